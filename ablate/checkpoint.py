@@ -1,0 +1,91 @@
+"""Checkpoints that exist whole or not at all, and say so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ablate.types import UserError
+
+STATE = "ablate.json"  # the laboratory's part, beside the Trainer's files
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def appear(folder: str | Path, step: int, state: dict[str, Any], writer: bool) -> Iterator[str]:
+    """Yields a hidden folder for the Trainer to save into; on success its checkpoint appears by rename.
+
+    state: JSON-serialisable. writer: is this the process that writes (others only take part)?
+    """
+    folder = Path(folder)
+    partial = folder / ".partial"
+    if writer:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    yield str(partial)
+    if not writer:
+        return
+    made, final = partial / f"checkpoint-{step}", folder / f"checkpoint-{step}"
+    (made / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
+    (made / STATE).write_text(json.dumps(state))
+    files = sorted(path for path in made.rglob("*") if path.is_file())
+    manifest = {str(path.relative_to(made)): _sha256(path) for path in files}
+    (made / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in [*files, made / MANIFEST]:
+        with path.open("rb") as handle:
+            os.fsync(handle.fileno())
+    shutil.rmtree(final, ignore_errors=True)  # left by a run that was resumed from an earlier one
+    os.replace(made, final)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep`."""
+    for path in checkpoints(folder)[:-keep]:
+        shutil.rmtree(path)
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest undamaged checkpoint; damaged ones are named and passed over.
+
+    Raises UserError if there are checkpoints and every one is damaged.
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
+        damage = _damage(path)
+        if damage is None:
+            return path
+        print(f"checkpoint {path} is damaged ({damage}): trying the one before", file=sys.stderr)
+    if found:
+        raise UserError(f"every checkpoint in {folder} is damaged; fresh=true starts again and keeps the old record")
+    return None
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The laboratory's part of a checkpoint."""
+    return json.loads((path / STATE).read_text())
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _damage(path: Path) -> str | None:
+    try:
+        for name, digest in json.loads((path / MANIFEST).read_text()).items():
+            if _sha256(path / name) != digest:
+                return f"{name} has changed"
+    except (OSError, ValueError, AttributeError) as error:
+        return str(error)
+    return None

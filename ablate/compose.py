@@ -1,0 +1,240 @@
+"""From a command line to a checked configuration: all that has to do with Hydra's composition.
+
+Choices come from the project's own `conf/` and from `conf/` in the working directory, whose `strategies/*.py`
+merge with the built-in ones (a namespace package). A command line is checked as a whole, every choice of a
+sweep included, before anything runs; a mistake is a UserError of one line.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ablate.config import Config, validate
+from ablate.schema import keys, nearest, one_line, unknown_key
+from ablate.types import UserError
+
+UNITS = ("budget.flops", "budget.tokens", "budget.seconds")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked command line."""
+
+    overrides: list[str]  # as Hydra takes them
+    multirun: bool
+    config: Config  # of the run, or of the sweep's first
+
+
+def conf_dir() -> Path:
+    """The project's own choices: inside the installed package, or beside it in a checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def groups() -> dict[str, list[str]]:
+    """Every group with its choices, the working directory's included: {"strategy": ["guess_check"], ...}."""
+    found: dict[str, set[str]] = {group: set() for group in default_choices()}
+    for root in (conf_dir(), Path.cwd() / "conf"):
+        for path in root.rglob("*.yaml"):
+            if path.parent != root:
+                found.setdefault(path.parent.relative_to(root).as_posix(), set()).add(path.stem)
+    return {group: sorted(choices) for group, choices in found.items()}
+
+
+def default_choices() -> dict[str, str | None]:
+    """What `conf/config.yaml` chooses, by group."""
+    entries = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml").defaults)
+    pairs = [next(iter(entry.items())) for entry in cast(list, entries) if isinstance(entry, dict)]
+    return {group: choice for group, choice in pairs if not group.startswith("override ")}
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """The checked configuration that `python -m ablate` with these arguments runs. Raises UserError."""
+    return plan(overrides).config
+
+
+def plan(arguments: Sequence[str], multirun: bool = False) -> Plan:
+    """Check a command line: each choice of a sweep in turn, the others at their first. Raises UserError."""
+    enter_working_directory()
+    Plugins.instance().register(WorkingDirectory)
+    schema = OmegaConf.to_container(OmegaConf.structured(Config))
+    ConfigStore.instance().store(name="schema", node=schema)
+    with hydra.initialize_config_dir(str(conf_dir()), job_name="ablate"):
+        overrides = _prepare(arguments)
+        base = _compose([_choices(each)[0] for each in overrides])
+        multirun = multirun or base.hydra.mode is not None and base.hydra.mode.name == "MULTIRUN"
+        sweeps = [each for each in overrides if each.is_sweep_override()]
+        if sweeps and not multirun:
+            raise UserError(f"{sweeps[0].input_line} has several values: add -m to run each of them")
+        params = cast(dict[str, Any], OmegaConf.to_container(base.hydra.sweeper)).get("params") or {}
+        if multirun and params:  # an experiment's file defines the sweep; the command line wins
+            swept = _prepare([f"{key}={value}" for key, value in params.items()])
+            overrides = [*swept, *overrides, *_prepare(["hydra.sweeper.params=null"])]
+        choices = [_choices(each) for each in overrides]
+        firsts = [each[0] for each in choices]
+        config = _validate(_compose(firsts))
+        for position, others in enumerate(choices):
+            for choice in others[1:]:
+                _validate(_compose([*firsts[:position], choice, *firsts[position + 1 :]]))
+    return Plan([cast(str, each.input_line) for each in overrides], multirun, config)
+
+
+def enter_working_directory() -> None:
+    """Make the user's own `strategies/*.py` importable beside the built-in ones.
+
+    Raises UserError where a file of the user's would hide a built-in one, or be hidden by it.
+    """
+    here, built_in = Path.cwd(), Path(__file__).parents[1]
+    if str(here) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(here))
+    stray = here / "strategies" / "__init__.py"
+    if stray.exists():
+        raise UserError("strategies/__init__.py hides the built-in strategies: remove this file")
+    for name, other, pattern in (("strategies", built_in / "strategies", "*.py"), ("conf", conf_dir(), "*.yaml")):
+        own = here / name
+        if not own.is_dir() or own.resolve() == other.resolve():
+            continue
+        for path in sorted(own.rglob(pattern)):
+            inner = path.relative_to(own)
+            if (other / inner).exists():
+                raise UserError(f"{name}/{inner} has the name of a built-in file: rename it, for example my_{path.name}")
+
+
+class WorkingDirectory(SearchPathPlugin):
+    """Adds `conf/` of the working directory after the project's own."""
+
+    def manipulate_search_path(self, search_path: Any) -> None:
+        own = Path.cwd() / "conf"
+        if own.is_dir() and own.resolve() != conf_dir().resolve():
+            search_path.append(provider="working directory", path=f"file://{own}")
+
+
+def explain(error: Exception) -> UserError:
+    """What Hydra, OmegaConf or YAML complained about, as one line; never its advice to add unknown keys."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        if not error.options:
+            return UserError(f"unknown {group} {choice}: there is none yet; write conf/{group}/{choice}.yaml")
+        return UserError(f"unknown {group} {choice}; {nearest(choice, error.options)}")
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return UserError(f"{mark.name}, line {mark.line + 1}: {error.problem}")
+    causes: list[BaseException] = [error, *([error.__cause__] if error.__cause__ else [])]
+    lines = [line.strip() for cause in causes for line in str(cause).splitlines()]
+    text = "\n".join(lines)
+    if (refused := re.search("Could not override '(.*?)'", text)) and (child := re.search("Key '(.*?)' (?:is )?not in", text)):
+        key, name = refused[1], child[1]
+        if key == name and key in default_choices():
+            return UserError(f"unknown {key} choice: there is none yet; write a file in conf/{key}/")
+        full = key if key.rpartition(".")[2] == name else f"{key}.{name}"
+        if full.startswith("hydra.launcher."):
+            return UserError(f"unknown key {full} of this launcher: choose another, for example hydra/launcher=joblib")
+        if full.startswith("hydra."):
+            return UserError(f"unknown key {full}; python -m ablate --cfg hydra lists Hydra's own")
+        return unknown_key(full, _siblings(full))
+    kept = [line for line in lines if line and not re.match("To append|Either remove|Or add|full_key|object_type", line)]
+    return UserError("; ".join(dict.fromkeys(kept)) or one_line(error))
+
+
+_HYDRA_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    try:
+        return hydra.compose("config", overrides, return_hydra_config=True)
+    except _HYDRA_ERRORS as error:
+        raise explain(error) from error
+
+
+def _validate(composed: DictConfig) -> Config:
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(composed)  # for values such as ${hydra:runtime.cwd}
+    try:
+        return validate(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]))
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _prepare(arguments: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra should take them; keys and groups that do not exist are refused."""
+    known = groups()
+    overrides = [_parse(_rewrite(_parse(line, known), known), known) for line in arguments]
+    units = [each for each in overrides if each.key_or_group in UNITS and each.value() is not None]
+    if len({each.key_or_group for each in units}) > 1:
+        lines = " and ".join(cast(str, each.input_line) for each in units)
+        raise UserError(f"{lines} are both set: a budget has one unit, keep one of them")
+    # the unit on the command line replaces the one that the budget's file sets
+    named = {each.key_or_group for each in overrides}
+    extra = [f"{unit}=null" for unit in UNITS if units and unit not in named]
+    return overrides + [_parse(line, known) for line in extra]
+
+
+def _parse(line: str, known: dict[str, list[str]]) -> Override:
+    if "=" not in line and not line.startswith("~"):
+        homes = [f"{group}={line}" for group, choices in known.items() if line in choices]
+        raise UserError(f"{line} is not of the form key=value{f'; did you mean {homes[0]}?' if homes else ''}")
+    try:
+        override = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_override(line)
+    except (OverrideParseException, HydraException) as error:
+        reason = str(error).splitlines()[0].split(" expecting ")[0]
+        raise UserError(f"cannot read {line}: {reason}; expected key=value") from error
+    if override.value() == "" and line.endswith("="):
+        raise UserError(f"{line} has no value")
+    return override
+
+
+def _rewrite(override: Override, known: dict[str, list[str]]) -> str:
+    """The override's line, made to reach keys that a component has but its file leaves out."""
+    key, line = override.key_or_group, cast(str, override.input_line)
+    if key.split(".")[0].split("/")[0] == "hydra" or override.is_delete():
+        return line
+    line = line.lstrip("+")  # a new key cannot be added, so + says nothing
+    if key in known:
+        if not isinstance(override.value(), str | list | dict) and not override.is_sweep_override():
+            raise UserError(f"{line} names no choice; {nearest('', known[key])}")
+        return line
+    if "/" in key or override.package:
+        raise UserError(f"unknown group {key}; {nearest(key, known)}")
+    table = keys(Config)
+    if any(f"{key}.".startswith(f"{name}.") for name, is_component in table.items() if is_component):
+        return f"++{line}"
+    if any(f"{name}.".startswith(f"{key}.") for name in table):
+        return line
+    raise unknown_key(key, _siblings(key) or [*table, *known], table)
+
+
+def _siblings(key: str) -> list[str]:
+    parent = key.rpartition(".")[0]
+    return [name for name in keys(Config) if parent and name.startswith(f"{parent}.")]
+
+
+def _choices(override: Override) -> list[str]:
+    """Every single override that a sweep stands for; the ends of an interval."""
+    if not override.is_sweep_override():
+        return [cast(str, override.input_line)]
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        values = [str(value.start), str(value.end)]
+    else:
+        values = list(override.sweep_string_iterator())
+    if not values:
+        raise UserError(f"{override.input_line} matches nothing")
+    return [f"{override.get_key_element()}={each}" for each in values]

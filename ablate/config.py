@@ -1,0 +1,200 @@
+"""The configuration: every key with its type, default, unit and limits.
+
+Plain nodes (`learner`, `budget`, ...) are the dataclasses below. Components (`task`, `model`, `engine` and the
+three axes of `strategy`) name a dataclass by `_target_`, which is their schema, the user's own included.
+`validate` checks what Hydra composed, before anything heavy is imported; `build` makes a component.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ablate.schema import build as build
+from ablate.schema import component, construct, limited, read
+from ablate.types import UserError
+
+
+@dataclass
+class StrategyConfig:
+    """One choice from each axis."""
+
+    name: str = MISSING  # names the run's folder and the arm in reports
+    source: Any = component()  # problems -> groups
+    recovery: Any = component()  # what happens to failures
+    credit: Any = component()  # groups -> advantages
+
+
+@dataclass
+class SamplingConfig:
+    """How the policy answers in training, the same in every arm."""
+
+    cap: int = limited(96, at_least=1)  # most tokens after the prompt
+    temperature: float = limited(1.0, above=0)
+
+
+@dataclass
+class LearnerConfig:
+    """Credited groups -> gradient: AdamW on one of TRL's losses."""
+
+    problems: int = limited(32, at_least=1)  # per batch
+    lr: float = limited(6e-4, above=0)
+    beta1: float = limited(0.9, at_least=0, below=1)
+    beta2: float = limited(0.95, at_least=0, below=1)
+    weight_decay: float = limited(0.0, at_least=0)
+    max_grad_norm: float = limited(1.0, above=0)
+    warmup_steps: int = limited(5, at_least=0)  # linear
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # over the budget's fraction
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "dapo"  # TRL's names
+    clip_low: float = limited(0.2, above=0)  # TRL's epsilon
+    clip_high: float = limited(0.2, above=0)  # TRL's epsilon_high
+    importance: Literal["token", "sequence"] = "token"  # TRL's importance_sampling_level
+    iterations: int = limited(1, at_least=1)  # optimizer steps on each batch, TRL's num_iterations
+    micro_batch_tokens: int = limited(16384, at_least=1)  # most tokens, padding included, in one forward pass
+    normalize_advantages: bool = True  # divide by the arm's running RMS
+    rms_decay: float = limited(0.95, at_least=0, below=1)  # of that RMS, per batch
+    max_steps: int = limited(100_000, at_least=1)  # a ceiling; the budget ends the run
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+
+
+@dataclass
+class BudgetConfig:
+    """What a run may spend, in exactly one unit."""
+
+    flops: float | None = limited(None, above=0)  # cached FLOPs, every charged purpose
+    tokens: float | None = limited(None, above=0)  # generated in training
+    seconds: float | None = limited(None, above=0)  # wall time of training
+    milestones: int = limited(5, at_least=1)  # evaluations: at the budget, its half, its quarter, ...
+
+
+@dataclass
+class EvaluateConfig:
+    """Plain decoding from the policy at every milestone."""
+
+    samples: int = limited(8, at_least=1)  # per problem
+    problems: int | None = limited(None, at_least=1)  # None: all of the split
+    split: Literal["heldout", "tuning", "train"] = "heldout"
+    long_cap_factor: int = limited(2, at_least=1)  # decode up to this multiple of sampling.cap
+    temperature: float = limited(1.0, above=0)
+    max_rows: int = limited(1024, at_least=1)  # sequences generated at once
+
+
+@dataclass
+class CheckpointConfig:
+    """What a killed run resumes from."""
+
+    every_steps: int = limited(25, at_least=1)
+    keep: int = limited(2, at_least=1)
+
+
+@dataclass
+class TrackingConfig:
+    """The mirror of a run's record in MLflow."""
+
+    enabled: bool = True
+    uri: str | None = None  # None: sqlite
+    experiment: str = "ablate"
+    every_seconds: float = limited(10.0, above=0)
+
+
+def _cache() -> str:
+    return os.environ.get("ABLATE_CACHE") or str(Path("~/.cache/ablate").expanduser())
+
+
+@dataclass
+class PathsConfig:
+    """Where things are kept; relative paths start at the working directory."""
+
+    results: str = "results"
+    cache: str = field(default_factory=_cache)  # warm starts; $ABLATE_CACHE, else ~/.cache/ablate
+
+
+@dataclass
+class Config:
+    """One run. `validate` returns a read-only OmegaConf DictConfig with these attributes."""
+
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    task: Any = component()
+    model: Any = component()
+    engine: Any = component()
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    seed: int = limited(0, at_least=0)  # warm start and problem stream
+    sampling_seed: int | None = limited(None, at_least=0)  # None: seed
+    threads: int | None = limited(None, at_least=1)  # of torch, per process; None: all cores
+    name: str = "single"  # what the run is part of: results/<name>/...
+    resume: bool = False  # go on where a killed run of the same command stopped
+    fresh: bool = False  # throw away what an earlier run of the same command left
+    progress: bool = True
+
+
+# These say where and how a run is recorded, not what it computes.
+_NOT_THE_RESULT = ("tracking", "paths", "progress", "resume", "fresh", "checkpoint", "name", "threads")
+
+
+def validate(cfg: Any) -> Config:
+    """The complete, checked, read-only form of what Hydra composed: a DictConfig that reads like `Config`.
+
+    Every component is made once, so that its own checks speak too. Raises UserError.
+    """
+    try:
+        given = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    values = read(Config, cast(Mapping[str, Any], given), "")
+    _check(values)
+    typed = OmegaConf.merge(OmegaConf.structured(Config), values)
+    OmegaConf.set_readonly(typed, True)
+    return cast(Config, typed)
+
+
+def fingerprint(cfg: Config) -> str:
+    """8 hex digits of a hash of everything that determines a run's result."""
+    values = cast(dict[str, Any], OmegaConf.to_container(cast(Any, cfg), resolve=True))
+    if values["sampling_seed"] is None:
+        values["sampling_seed"] = values["seed"]
+    for key in _NOT_THE_RESULT:
+        del values[key]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def run_folder(cfg: Config) -> Path:
+    """results/<name>/<strategy name>-s<seed>-<fingerprint>"""
+    return Path(cfg.paths.results) / cfg.name / f"{cfg.strategy.name}-s{cfg.seed}-{fingerprint(cfg)}"
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """What no single field can know."""
+    units = [f"budget.{unit}" for unit in ("flops", "tokens", "seconds") if values["budget"][unit] is not None]
+    if not units:
+        raise UserError("budget has no unit: set one of budget.flops, budget.tokens, budget.seconds")
+    if len(units) > 1:
+        raise UserError(f"{' and '.join(units)} are both set: a budget has one unit, set the other to null")
+    if values["resume"] and values["fresh"]:
+        raise UserError("resume=true and fresh=true exclude each other: set one")
+    for key, name in (("name", values["name"]), ("strategy.name", values["strategy"]["name"])):
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            fixed = re.sub(r"[^\w.+-]+", "-", name).strip(".+-") or "single"
+            raise UserError(f"{key}={name} cannot name a folder; did you mean {key}={fixed}?")
+    for key in ("task", "model", "engine"):
+        construct(values[key], key)
+    for axis in ("source", "recovery", "credit"):
+        construct(values["strategy"][axis], f"strategy.{axis}")
+    samples = values["strategy"]["source"].get("n", 2)
+    if samples < 2 and "baseline" in values["strategy"]["credit"]:
+        raise UserError(f"strategy.source.n={samples} gives a group no baseline: the smallest valid value is 2")

@@ -1,0 +1,140 @@
+"""Held-out evaluation: plain decoding from the policy, blind to the strategy.
+
+Every held-out problem is answered `samples` times. An answer counts at cap b if it ends within b tokens and
+is right, so one long decode gives the accuracy at every shorter cap.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ablate.randomness import hash64
+from ablate.types import Problem, Task
+
+if TYPE_CHECKING:
+    from ablate.config import EvaluateConfig
+    from ablate.models.policy import Policy
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One milestone. columns: one entry per problem and sample, problems in order. metrics: the figures."""
+
+    columns: dict[str, Any]
+    metrics: dict[str, float]
+    problems: int
+
+
+def heldout_problems(task: Task, config: EvaluateConfig, seed: int) -> list[Problem]:
+    """The evaluation set; held-out problems do not depend on the seed. A part of it is spread evenly."""
+    size = task.size(config.split)
+    count = size if config.problems is None else min(config.problems, size)
+    return [task.problem(seed, config.split, i * size // count) for i in range(count)]
+
+
+def evaluate(
+    engine: Any, policy: Policy, task: Task, problems: list[Problem], config: EvaluateConfig, cap: int, longest: int
+) -> Evaluation:
+    """Decode up to `longest` >= `cap` tokens and judge at `cap`, at half of it, and at `longest`.
+
+    The random stream is the same at every milestone, in every arm and for every seed: common random numbers.
+    """
+    k = config.samples
+    samples = engine.generate(
+        [policy.prompt(problem.prompt) for problem in problems],
+        k,
+        [longest] * len(problems),
+        key=hash64("evaluate", config.split, k),
+        purpose="evaluate",
+        temperature=config.temperature,
+    )
+    steps = [step for row in samples for step in row]
+    owners = [problem for problem in problems for _ in range(k)]
+    length = np.array([len(step.tokens) for step in steps])
+    ended = np.array([step.tokens[-1] == policy.eos for step in steps])
+    texts = policy.decode([step.tokens for step in steps])
+    right = np.array(
+        [bool(end) and task.verify(p, text) for p, text, end in zip(owners, texts, ended, strict=True)]
+    )
+    within = policy.decode([step.tokens[:cap] for step in steps]) if longest > cap else texts
+    counts = [task.behaviours(problem, text) for problem, text in zip(owners, within, strict=True)]
+    columns: dict[str, Any] = {
+        "problem": [p.id for p in owners],
+        "cluster": [p.cluster for p in owners],
+        "stratum": [p.stratum for p in owners],
+        "sample": np.tile(np.arange(k), len(problems)),
+        "solved": right & (length <= cap),
+        "tokens": np.minimum(length, cap),
+        "truncated": ~ended | (length > cap),
+        # for other caps: the answer's own length and verdict, as far as it was decoded
+        "decoded": length,
+        "ended": ended,
+        "right": right,
+        **{name: np.array([count[name] for count in counts]) for name in counts[0]},
+    }
+    answers = [
+        task.answer(p, text) if ok else None
+        for p, text, ok in zip(owners, texts, ended & (length <= cap), strict=True)
+    ]
+    return Evaluation(columns, _metrics(columns, answers, k, cap, longest, list(counts[0])), len(problems))
+
+
+def _metrics(
+    columns: dict[str, Any], answers: list[str | None], k: int, cap: int, longest: int, behaviours: list[str]
+) -> dict[str, float]:
+    solved = columns["solved"].reshape(-1, k)  # (problems, samples)
+    clusters = np.array(columns["cluster"]).reshape(-1, k)[:, 0]
+    strata = np.array(columns["stratum"]).reshape(-1, k)[:, 0]
+    metrics = {"pass@1": float(solved.mean()), "pass@1_se": clustered_se(solved.mean(1), clusters)}
+    for n in sorted(({2**i for i in range(16) if 2**i <= k} | {k}) - {1}):
+        metrics[f"pass@{n}"] = float(pass_at(solved.sum(1), k, n).mean())
+    if k > 1:
+        majority = majority_right([answers[i : i + k] for i in range(0, len(answers), k)], solved)
+        metrics[f"majority@{k}"] = float(majority.mean())
+    for name in ("easy", "medium", "hard"):
+        if (strata == name).any():
+            metrics[f"pass@1_{name}"] = float(solved[strata == name].mean())
+    for limit in sorted({cap // 2, longest} - {cap}):
+        metrics[f"pass@1_cap{limit}"] = float((columns["right"] & (columns["decoded"] <= limit)).mean())
+    metrics["length"] = float(columns["tokens"].mean())
+    metrics["truncated"] = float(columns["truncated"].mean())
+    for name in behaviours:
+        metrics[f"behaviour/{name}"] = float(columns[name].mean())
+    return metrics
+
+
+def pass_at(correct: np.ndarray, samples: int, k: int) -> np.ndarray:
+    """Unbiased chance that one of k samples is right: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021,
+    arXiv:2107.03374, eq. 1). correct: right answers per problem, out of `samples` >= k."""
+    miss = np.ones(len(correct))
+    for i in range(k):
+        miss *= np.clip(samples - correct - i, 0, None) / (samples - i)
+    return 1.0 - miss
+
+
+def majority_right(answers: list[list[str | None]], solved: np.ndarray) -> np.ndarray:
+    """Is the most frequent answer right, per problem? Ties go to the answer given first; unfinished answers
+    have no vote; without any vote the problem is not solved."""
+    out = []
+    for row, right in zip(answers, solved, strict=True):
+        votes = Counter(answer for answer in row if answer is not None)
+        best = max(votes, key=lambda answer: votes[answer]) if votes else None
+        out.append(best is not None and bool(right[row.index(best)]))
+    return np.array(out)
+
+
+def clustered_se(values: np.ndarray, clusters: np.ndarray) -> float:
+    """Standard error of the mean of per-problem values whose clusters are independent.
+
+    The sandwich estimator of an intercept with CR1 correction (Cameron & Miller 2015, eq. 11 f.).
+    """
+    _, label = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(label, weights=values - values.mean())
+    groups = len(sums)
+    if groups < 2:
+        return float("nan")
+    return float(np.sqrt((sums**2).sum() * groups / (groups - 1)) / len(values))

@@ -1,0 +1,352 @@
+"""Credited groups -> gradient: TRL's GRPOTrainer with ragged rows and per-token advantages.
+
+One Trainer step is one batch of problems: roll out, credit, take `iterations` optimizer steps. TRL computes
+the loss of each micro-batch (`_compute_loss`, every loss type); this file decides which rows go in, cuts them
+by tokens, and weighs each micro-batch so that the sum is the loss of the whole batch:
+
+- rows sorted by length, every micro-batch trimmed to its own longest row;
+- rows without any advantage are dropped before the forward pass but stay in the denominators;
+- a batch without signal takes no optimizer step (AdamW moves weights on a zero gradient).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from ablate.types import Group
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ablate.config import LearnerConfig, SamplingConfig
+    from ablate.ledger import Ledger
+    from ablate.models.policy import Policy
+
+# what TRL divides a micro-batch's loss by: its rows, its tokens, or the whole batch's tokens
+PER_ROW = ("grpo", "sapo", "dr_grpo", "luspo")
+PER_TOKEN = ("bnpo",)
+PER_BATCH = ("dapo", "cispo", "vespo")
+LOSS_TYPES = PER_ROW + PER_TOKEN + PER_BATCH
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or the gradient is NaN or infinite; the weights have not been touched."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row: prompt, completion (T tokens), and per completion token: is it the policy's own,
+    its log-probability when sampled, its advantage."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    mask: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    advantages: tuple[float, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens, prompt included."""
+        return len(self.prompt) + len(self.completion)
+
+    @property
+    def signal(self) -> bool:
+        """Does any unmasked token carry an advantage?"""
+        return any(a != 0.0 and m for a, m in zip(self.advantages, self.mask, strict=True))
+
+
+def rows_of(groups: Sequence[Group]) -> list[Row]:
+    """One Row per trajectory that has anything to learn from: a Step's advantage goes to each of its tokens,
+    times the Step's weight. Raises ValueError, with shapes, where advantages do not match steps."""
+    rows = []
+    for g, group in enumerate(groups):
+        for i, trajectory in enumerate(group):
+            if len(trajectory.advantages) != len(trajectory.steps):
+                raise ValueError(
+                    f"group {g}, trajectory {i} ({trajectory.problem.id}): {len(trajectory.advantages)} advantages "
+                    f"for {len(trajectory.steps)} steps"
+                )
+            mask: list[bool] = []
+            logprobs: list[float] = []
+            advantages: list[float] = []
+            for step, advantage in zip(trajectory.steps, trajectory.advantages, strict=True):
+                own = step.logprobs is not None
+                mask += [own] * len(step.tokens)
+                logprobs += step.logprobs if step.logprobs is not None else [0.0] * len(step.tokens)
+                advantages += [advantage * step.weight] * len(step.tokens)
+            if any(mask):
+                rows.append(
+                    Row(trajectory.problem.tokens, trajectory.completion, tuple(mask), tuple(logprobs), tuple(advantages))
+                )
+    return rows
+
+
+def micro_batches(rows: Sequence[Row], limit: int) -> list[list[Row]]:
+    """Rows by length, cut so that rows x longest stays within `limit` tokens (at least one row each)."""
+    out: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: row.length):
+        if out and (len(out[-1]) + 1) * row.length <= limit:
+            out[-1].append(row)
+        else:
+            out.append([row])
+    return out
+
+
+def collate(rows: Sequence[Row], pad: int, scale: float, device: Any) -> dict[str, Any]:
+    """TRL's tensors: prompts padded left, completions right, (B, P) and (B, T); advantages times `scale`."""
+    width = max(len(row.prompt) for row in rows)
+    longest = max(len(row.completion) for row in rows)
+
+    def right(values: list[Sequence[Any]], fill: Any, dtype: Any) -> torch.Tensor:
+        padded = [[*value, *[fill] * (longest - len(value))] for value in values]
+        return torch.tensor(padded, dtype=dtype, device=device)
+
+    prompts = [[pad] * (width - len(row.prompt)) + list(row.prompt) for row in rows]
+    prompt_mask = [[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows]
+    return {
+        "prompt_ids": torch.tensor(prompts, device=device),
+        "prompt_mask": torch.tensor(prompt_mask, device=device),
+        "completion_ids": right([row.completion for row in rows], pad, torch.long),
+        "completion_mask": right([[1] * len(row.completion) for row in rows], 0, torch.long),
+        "tool_mask": right([row.mask for row in rows], 0, torch.long),
+        "old_per_token_logps": right([row.logprobs for row in rows], 0.0, torch.float32),
+        "advantages": right([row.advantages for row in rows], 0.0, torch.float32) * scale,
+    }
+
+
+class _Ticks(IterableDataset):
+    """The Trainer wants a data loader; the problem stream is the rollout's own business."""
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        while True:
+            yield {"prompt": ""}
+
+
+class Learner(GRPOTrainer):
+    """The one learner of all arms.
+
+    rollout(step): the credited groups of batch `step`; called once per `iterations` optimizer steps. Every
+    rank gets its own share. charge(rows): called before the passes over the rows that are trained on.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        config: LearnerConfig,
+        sampling: SamplingConfig,
+        ledger: Ledger,
+        folder: Path,
+        rollout: Callable[[int], list[Group]],
+        callbacks: Sequence[TrainerCallback] = (),
+        state: Callable[[], dict[str, Any]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._config, self._ledger, self._rollout = config, ledger, rollout
+        self._policy = policy
+        self._rows: list[Row] = []
+        self._totals = {"rows": 0.0, "tokens": 0.0}
+        self._mean_square: float | None = None
+        self._extra_state = state
+        self.report: dict[str, float] = {}  # figures of the last step
+        super().__init__(
+            model=policy.model,
+            reward_funcs=_no_reward,
+            args=GRPOConfig(
+                output_dir=str(folder),
+                max_steps=config.max_steps,
+                learning_rate=config.lr,
+                adam_beta1=config.beta1,
+                adam_beta2=config.beta2,
+                weight_decay=config.weight_decay,
+                max_grad_norm=config.max_grad_norm,
+                optim="adamw_torch",
+                loss_type=config.loss_type,
+                importance_sampling_level=config.importance,
+                epsilon=config.clip_low,
+                epsilon_high=config.clip_high,
+                beta=0.0,
+                temperature=sampling.temperature or 1.0,
+                max_completion_length=sampling.cap,
+                num_iterations=config.iterations,
+                per_device_train_batch_size=2,
+                num_generations=2,
+                gradient_accumulation_steps=1,
+                steps_per_generation=1,
+                gradient_checkpointing=config.gradient_checkpointing,
+                bf16=config.bf16,
+                use_cpu=policy.device.type == "cpu",
+                logging_strategy="no",
+                save_strategy="no",
+                logging_nan_inf_filter=False,
+                disable_tqdm=True,
+                report_to=[],
+                ignore_data_skip=True,
+                seed=seed,
+            ),
+            train_dataset=_placeholder(),
+            processing_class=policy.tokenizer,
+            callbacks=list(callbacks),
+        )
+        self.remove_callback(PrinterCallback)
+
+    # -- data -----------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """An endless stream of ticks."""
+        return DataLoader(_Ticks(), batch_size=1, collate_fn=list)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Linear warm-up over steps, then constant, or a decay over the budget's fraction."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self._lr_factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _lr_factor(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / max(1, self._config.warmup_steps))
+        fraction = self._ledger.fraction
+        if self._config.schedule == "linear":
+            return warm * (1.0 - fraction)
+        if self._config.schedule == "cosine":
+            return warm * float(0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * fraction))))
+        return warm
+
+    # -- one step -------------------------------------------------------------------------------------------
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward over the batch; the Trainer clips and steps the optimizer afterwards."""
+        self.report = {}
+        if self.state.global_step % self._config.iterations == 0 or not self._rows:
+            self._take_batch()
+        model.train()
+        kept = [row for row in self._rows if row.signal]
+        # every rank makes the same decision and the same number of passes
+        signal, chunks = self._agree(kept)
+        self.report["signal_rows"] = len(kept) / max(1, len(self._rows))
+        if not signal:
+            self.report.update(loss=0.0, grad_norm=0.0)
+            return torch.zeros((), device=self.args.device)
+        scale = self._advantage_scale(kept)
+        for row in kept:
+            self._ledger.charge_training("update", self._policy.cost, row.length, len(row.completion))
+        total = torch.zeros((), device=self.args.device)
+        entropy = 0.0
+        for i, chunk in enumerate(chunks):
+            batch = collate(chunk, self._policy.tokenizer.pad_token_id, scale, self.args.device)
+            batch["num_items_in_batch"] = torch.tensor(self._totals["tokens"], device=self.args.device)
+            last = i == len(chunks) - 1
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    loss = self._compute_loss(model, batch) * self._share(chunk)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            entropy += self._metrics["train"].pop("entropy")[-1] * sum(sum(row.mask) for row in chunk)
+            self._metrics["train"].clear()
+        if not torch.isfinite(total):
+            raise NonFiniteLoss(f"the loss of step {self.state.global_step + 1} is {total.item()}")
+        self.report.update(
+            loss=total.item(),
+            entropy=entropy / max(1, sum(sum(row.mask) for row in kept)),
+            advantage_rms=1.0 / scale,
+            micro_batches=len(chunks),
+        )
+        return total
+
+    def _take_batch(self) -> None:
+        """Roll out the next batch and sum its rows and tokens over ranks."""
+        self._rows = rows_of(self._rollout(self.state.global_step // self._config.iterations))
+        counts = torch.tensor(
+            [len(self._rows), sum(sum(row.mask) for row in self._rows)], dtype=torch.float64, device=self.args.device
+        )
+        rows, tokens = self.accelerator.reduce(counts, reduction="sum").tolist()
+        self._totals = {"rows": rows, "tokens": tokens}
+
+    def _agree(self, kept: list[Row]) -> tuple[bool, list[list[Row]]]:
+        """Is there signal on any rank, and this rank's micro-batches, filled up to the common number with
+        fully masked rows."""
+        chunks = micro_batches(kept, self._config.micro_batch_tokens)
+        count = len(chunks)
+        if self.accelerator.num_processes > 1:
+            counts = self.accelerator.gather(torch.tensor([count], device=self.args.device))
+            count = int(counts.max())
+        pad = self._policy.tokenizer.pad_token_id
+        filler = Row((pad,), (pad,), (False,), (0.0,), (0.0,))
+        return count > 0, chunks + [[filler]] * (count - len(chunks))
+
+    def _share(self, chunk: list[Row]) -> float:
+        """The factor that turns TRL's loss of a micro-batch into its part of the whole batch's loss.
+
+        Data parallelism averages gradients over ranks, so parts are multiplied by their number.
+        """
+        ranks = self.accelerator.num_processes
+        if self._config.loss_type in PER_ROW:
+            return len(chunk) * ranks / self._totals["rows"]
+        if self._config.loss_type in PER_TOKEN:
+            return sum(sum(row.mask) for row in chunk) * ranks / self._totals["tokens"]
+        return 1.0  # TRL divides by the batch's tokens over the ranks itself
+
+    def _advantage_scale(self, kept: list[Row]) -> float:
+        """1 / the running root mean square of the arm's advantages, over tokens of rows with signal.
+
+        It makes arms whose credit has another scale take steps of the same size.
+        """
+        if not self._config.normalize_advantages:
+            return 1.0
+        if self.state.global_step % self._config.iterations == 0 or self._mean_square is None:
+            squares = sum(a * a for row in kept for a, m in zip(row.advantages, row.mask, strict=True) if m)
+            tokens = sum(sum(row.mask) for row in kept)
+            sums = torch.tensor([squares, tokens], dtype=torch.float64, device=self.args.device)
+            squares, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
+            fresh, decay = squares / tokens, self._config.rms_decay
+            old = self._mean_square
+            self._mean_square = fresh if old is None else decay * old + (1.0 - decay) * fresh
+        return self._mean_square**-0.5
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        value = float(norm)
+        if value != value or value == float("inf"):
+            raise NonFiniteLoss(f"the gradient norm of step {self.state.global_step + 1} is {value}")
+        if "entropy" in self.report:
+            self.report["grad_norm"] = value
+        return norm
+
+    # -- checkpoints ----------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Into a folder that appears by rename, complete or not at all."""
+        from ablate.checkpoint import appear
+
+        state = {"mean_square": self._mean_square, **(self._extra_state() if self._extra_state else {})}
+        with appear(self.args.output_dir, self.state.global_step, state, self.args.should_save) as partial:
+            self.args.output_dir, kept = partial, self.args.output_dir
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self.args.output_dir = kept
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back the learner's own part of a checkpoint's state."""
+        self._mean_square = state["mean_square"]
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: a run's folder describes itself."""
+
+
+def _no_reward(completions: list[Any], **kwargs: Any) -> list[float]:
+    raise RuntimeError("credit is assigned by the strategy")
+
+
+def _placeholder() -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict({"prompt": [""]})

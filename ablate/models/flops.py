@@ -1,0 +1,57 @@
+"""What a pass through a causal transformer costs, in floating-point operations and tokens.
+
+One multiply-add counts as two FLOPs. A token pays for every linear layer once (2 per weight), for attention
+over exactly the positions it can see (4 x heads x head size per position and layer: scores and mixture),
+and for the output head only where logits are needed. Embedding look-ups, norms and softmax are left out, as
+in Kaplan et al. (2020, arXiv:2001.08361, table 1) and `torch.utils.flop_counter`. Attention is counted
+causally: a dense kernel also computes the masked half, an optimised one does not, and the cost of a token
+must not depend on whether it was decoded or scored. A backward pass costs twice the forward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BACKWARD = 2.0  # gradients for activations and for weights
+
+
+@dataclass(frozen=True)
+class PassCost:
+    """FLOPs of one model, from its sizes.
+
+    linear: weights in linear layers applied to every token, output head excluded.
+    attention: heads x head size, summed over layers.
+    head: weights of the output head (hidden size x vocabulary), 0 for a headless model.
+    """
+
+    linear: int
+    attention: int
+    head: int
+
+    def forward(self, start: int, new: int, heads: int) -> float:
+        """FLOPs for `new` tokens after `start` cached ones, `heads` of which need the output head."""
+        seen = new * start + new * (new + 1) / 2  # positions attended to, summed over the new tokens
+        return 2.0 * (self.linear * new + self.head * heads) + 4.0 * self.attention * seen
+
+    def train(self, length: int, heads: int) -> float:
+        """FLOPs of forward and backward over one row of `length` tokens."""
+        return (1.0 + BACKWARD) * self.forward(0, length, heads)
+
+    @classmethod
+    def of(cls, model) -> PassCost:
+        """Read the sizes off a transformers model (decoder-only, dense)."""
+        from torch import nn
+
+        head = model.get_output_embeddings()
+        linear = sum(
+            module.weight.numel()
+            for module in model.modules()
+            if isinstance(module, nn.Linear) and module is not head
+        )
+        config = model.config.get_text_config()
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(
+            linear=linear,
+            attention=config.num_hidden_layers * config.num_attention_heads * head_size,
+            head=0 if head is None else head.weight.numel(),
+        )

@@ -1,0 +1,110 @@
+"""The embedded default: a Llama small enough for a laptop, built in code, and its word tokenizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ablate.models.flops import PassCost
+from ablate.models.warm_start import WarmStart
+from ablate.types import UserError
+
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+SPECIALS = (PAD, BOS, EOS)
+
+
+@dataclass
+class TinyModel:
+    """Sizes of the from-scratch model; `warm_start` says how it learns the format before RL."""
+
+    hidden: int = 64
+    layers: int = 3
+    heads: int = 4
+    feedforward: int = 192
+    positions: int = 1024
+    warm_start: WarmStart = field(default_factory=WarmStart)
+
+    def __post_init__(self) -> None:
+        if self.hidden % (2 * self.heads):
+            raise UserError(
+                f"model.hidden={self.hidden} must be a multiple of 2 x model.heads={self.heads} "
+                f"(nearest: {max(1, round(self.hidden / (2 * self.heads))) * 2 * self.heads})"
+            )
+
+    def cost(self, task) -> PassCost:
+        """What a pass will cost, before there is a model."""
+        block = 4 * self.hidden**2 + 3 * self.hidden * self.feedforward
+        words = len(task.vocabulary()) + len(SPECIALS)
+        return PassCost(self.layers * block, self.layers * self.hidden, _whole_registers(words) * self.hidden)
+
+    def load(self, task, seed: int, cache: Path, progress: bool = False):
+        """The warm-started `Policy` for `task`, from the cache or made now."""
+        from ablate.models.warm_start import load_or_make
+
+        return load_or_make(self, task, seed, cache, progress)
+
+
+def _whole_registers(words: int) -> int:
+    """The vocabulary's size, rounded up to whole vector registers."""
+    return -(-words // 8) * 8
+
+
+def build_tokenizer(vocabulary: list[str]):
+    """A word-level fast tokenizer: words are separated by spaces, a newline is a word.
+
+    `encode` adds no special tokens; the policy prepends `<s>` to prompts itself.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = [*SPECIALS, *vocabulary]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", behavior="removed")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(shape: TinyModel, tokenizer, numbers: dict[int, int], seed: int):
+    """A randomly initialised LlamaForCausalLM with tied embeddings.
+
+    numbers: token id -> the number it stands for. Their embeddings start as Fourier features of the number:
+    without them arithmetic is not learned in the minutes that a laptop has (82 % illegal steps against 52 %
+    after 40 s in the pilot).
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=_whole_registers(len(tokenizer)),
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        intermediate_size=shape.feedforward,
+        max_position_embeddings=shape.positions,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        attn_implementation="sdpa",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    weight = model.get_input_embeddings().weight.data
+    scale = weight.std().item()
+    half = shape.hidden // 2
+    longest = 2.0 * (max(numbers.values(), default=1) + 1)
+    # periods from 2 (parity) to twice the range, spaced evenly in the logarithm
+    periods = 2.0 * (longest / 2.0) ** (torch.arange(half) / max(1, half - 1))
+    for token, number in numbers.items():
+        angle = 2.0 * math.pi * number / periods
+        weight[token] = scale * math.sqrt(2.0) * torch.cat([angle.sin(), angle.cos()])
+    return model

@@ -1,0 +1,232 @@
+"""One run, from config to result.
+
+problems -> source -> verify -> recovery -> verify -> credit -> gradient -> ledger -> (at milestones)
+evaluate -> record -> summary.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from ablate import config as configuration
+from ablate import runtime
+from ablate.checkpoint import latest, load_state
+from ablate.ledger import UNITS, Account, Ledger
+from ablate.record import Record, status
+from ablate.strategy import Strategy
+from ablate.types import Group, Task, UserError
+
+if TYPE_CHECKING:
+    from ablate.config import Config
+
+
+def run(config: Config) -> Path:
+    """Do what the config says; returns the run's folder. A mistake of the user's is a UserError."""
+    folder = configuration.run_folder(config)
+    parts = {key: configuration.build(config[key]) for key in ("task", "model", "engine")}
+    axes = {axis: configuration.build(config.strategy[axis]) for axis in ("source", "recovery", "credit")}
+    strategy = Strategy(**axes)
+    _check_budget(config, parts["task"], parts["model"], strategy)
+    if not _claim(config, folder):
+        return folder
+    record = Record(folder)
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is at work on {folder}") from None
+    with lock:
+        _Run(config, record, strategy, **parts).go()
+    return folder
+
+
+def _check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> None:
+    """Refuse a budget that one batch can exceed, and name the smallest that works."""
+    answers = getattr(strategy.source, "n", 1)
+    rows, cap = config.learner.problems * answers, config.sampling.cap
+    if config.budget.tokens is not None:
+        unit, given, least = "tokens", config.budget.tokens, float(rows * cap)
+    elif config.budget.flops is not None and hasattr(model, "cost"):
+        cost = model.cost(task)
+        unit, given = "flops", config.budget.flops
+        least = rows * (cost.forward(0, cap, cap) + cost.train(cap, cap))
+    else:
+        return  # seconds; a model whose size is not known before it is loaded
+    if given < least:
+        smallest = f"{least:.2e}" if float(f"{least:.2e}") >= least else f"{1.005 * least:.2e}"
+        raise UserError(
+            f"budget.{unit}={given:g} is less than one batch can cost ({config.learner.problems} problems x "
+            f"{answers} answers of up to {cap} tokens): the smallest that works is {smallest}"
+        )
+
+
+def _claim(config: Config, folder: Path) -> bool:
+    """May this command write into the folder? False if the run is there already, finished."""
+    found = status(folder)
+    if config.fresh and found != "new":
+        aside = next(p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.before-{i}")).exists())
+        os.replace(folder, aside)
+        print(f"the earlier run is kept in {aside}", file=sys.stderr)
+    elif found == "finished":
+        print((folder / "summary.md").read_text())
+        print(f"This run is finished already; the above is its record ({folder}). fresh=true runs it again.")
+        return False
+    elif found in ("unfinished", "failed") and not config.resume:
+        raise UserError(f"{folder} holds a run that did not finish: resume=true goes on, fresh=true starts again")
+    return True
+
+
+class _Run:
+    """What a run is made of."""
+
+    def __init__(
+        self, config: Config, record: Record, strategy: Strategy, task: Task, model: Any, engine: Any
+    ) -> None:
+        self.config, self.record, self.strategy, self.task, self.engine = config, record, strategy, task, engine
+        self.started = time.monotonic()
+        runtime.quiet_libraries()
+        runtime.set_threads(config.threads)
+        label = f"{config.strategy.name}/s{config.seed}"
+        record.write_config(OmegaConf.to_container(config, resolve=True))
+        tags = {"experiment": config.name, "strategy": config.strategy.name, "seed": str(config.seed)}
+        record.write_meta(label, tags, runtime.gpus())
+        self.mirror = _mirror(config, record.folder)
+        self.policy, self.origin = model.load(task, config.seed, Path(config.paths.cache), config.progress)
+        self.policy.model.to(runtime.device())
+        unit = next(unit for unit in UNITS if config.budget[unit] is not None)
+        self.ledger = Ledger(unit, config.budget[unit])
+        self.ledger.accounts["warm_start"] = Account(**self.origin["account"])
+        engine.start(self.policy, self.ledger)
+        from ablate.lab import Laboratory
+        from ablate.progress import Bar
+
+        self.lab = Laboratory(
+            task,
+            self.policy,
+            engine,
+            self.ledger,
+            cap=config.sampling.cap,
+            temperature=config.sampling.temperature,
+            sampling_seed=config.seed if config.sampling_seed is None else config.sampling_seed,
+        )
+        self.bar = Bar(label) if config.progress else None
+        self.stop = runtime.StopRequest()
+        self.figures: dict[str, float] = {}
+
+    def rollout(self, batch: int) -> list[Group]:
+        """The credited groups of a batch; their figures are kept for the record."""
+        size = self.config.learner.problems
+        stream = range(batch * size, (batch + 1) * size)
+        problems = [self.lab.problem(self.task.problem(self.config.seed, "train", i)) for i in stream]
+        self.lab.begin(batch)
+        groups = self.strategy.rollout(problems, self.lab)
+        self.figures = self.lab.report(groups)
+        return groups
+
+    def go(self) -> None:
+        """Train to the budget with everything recorded, then summarise."""
+        try:
+            with self.stop.listening():
+                conductor = self._train()
+            if self.stop.asked and not conductor.finished:
+                raise KeyboardInterrupt
+            self._summarise(conductor)
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):
+                self.record.fail(f"{type(error).__name__}: {error}")
+            self.record.close()
+            if self.mirror is not None:
+                self.mirror.close(deadline_seconds=5.0)
+            print(
+                f"\n{self.record.folder}: all steps up to the last checkpoint are kept; the same command with "
+                "resume=true goes on from there",
+                file=sys.stderr,
+            )
+            raise
+
+    def _train(self) -> Any:
+        from ablate.conduct import Conductor
+        from ablate.evaluate import evaluate, heldout_problems
+        from ablate.learner import Learner
+
+        config = self.config
+        problems = heldout_problems(self.task, config.evaluate, config.seed)
+        conductor = Conductor(
+            config,
+            self.record,
+            self.ledger,
+            self.bar,
+            self.stop,
+            evaluate=lambda longest: evaluate(
+                self.engine, self.policy, self.task, problems, config.evaluate, config.sampling.cap, longest
+            ),
+            figures=lambda: self.figures,
+            updated=self.engine.weights_changed,
+        )
+        learner = conductor.learner = Learner(
+            self.policy,
+            config.learner,
+            config.sampling,
+            self.ledger,
+            self.record.checkpoints,
+            self.rollout,
+            callbacks=[conductor],
+            state=conductor.state,
+            seed=config.seed,
+        )
+        checkpoint = latest(self.record.checkpoints)
+        state = load_state(checkpoint) if checkpoint else None
+        self.record.truncate_to(state["record"] if state else {})
+        if state:
+            conductor.restore(state)
+            learner.restore(state)
+        if conductor.finished:  # killed between the last step and the summary
+            self.policy.model.load_state_dict(_weights(checkpoint))
+        else:
+            learner.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return conductor
+
+    def _summarise(self, conductor: Any) -> None:
+        from ablate.summary import summarise, to_text
+
+        partial = self.record.policy.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        self.policy.model.save_pretrained(partial)
+        self.policy.tokenizer.save_pretrained(partial)
+        shutil.rmtree(self.record.policy, ignore_errors=True)
+        os.replace(partial, self.record.policy)
+        seconds = {"total": time.monotonic() - self.started, **conductor.seconds}
+        summary = summarise(self.record.folder, self.config, self.ledger, self.origin, seconds, conductor.batch_share)
+        text = to_text(summary)
+        self.record.finish(summary, text)
+        self.record.close()
+        print(text)
+        print(f"Results: {self.record.folder}")
+        if self.mirror is not None:
+            print(self.mirror.close())
+
+
+def _mirror(config: Config, folder: Path) -> Any:
+    """The thread that mirrors the record in MLflow, or None."""
+    if not config.tracking.enabled:
+        return None
+    from ablate.mirror import Mirror, initialise_store, resolve_uri
+
+    uri = resolve_uri(config.tracking.uri, Path(config.paths.results))
+    initialise_store(uri)
+    return Mirror(folder, uri, config.tracking.experiment, config.tracking.every_seconds)
+
+
+def _weights(checkpoint: Any) -> dict[str, Any]:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(checkpoint, use_safetensors=True).state_dict()

@@ -1,0 +1,79 @@
+"""The process around a run: threads, device, quiet libraries, stop signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def set_threads(threads: int | None) -> int:
+    """Let torch use `threads` threads (None: every core this process may run on). Returns the number."""
+    import torch
+
+    count = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(count)
+    return count
+
+
+def device() -> Any:
+    """The first GPU if there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def gpus() -> list[str]:
+    """Names of the visible GPUs."""
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def quiet_libraries() -> None:
+    """Errors only: a normal run prints nothing of its libraries' own."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|transformers|trl|accelerate)\.")
+    import logging
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for name in ("accelerate", "datasets", "trl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class StopRequest:
+    """Set by the first Ctrl-C or SIGTERM; a second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        name = signal.Signals(number).name
+        print(f"\n{name}: stopping after this step, with a checkpoint (again: at once)", file=sys.stderr)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle the signals for a while. Outside the main thread they stay as they are."""
+        import threading
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

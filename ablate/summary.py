@@ -1,0 +1,119 @@
+"""What a run found, for machines (summary.json) and for people (summary.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from ablate.ledger import BUDGETED
+from ablate.record import read_jsonl
+
+if TYPE_CHECKING:
+    from ablate.config import Config
+    from ablate.ledger import Ledger
+
+
+def summarise(
+    folder: Path,
+    config: Config,
+    ledger: Ledger,
+    origin: dict[str, Any],
+    seconds: dict[str, float],
+    batch_share: float,
+) -> dict[str, Any]:
+    """All figures of a finished run, from its own record and its ledger.
+
+    seconds: wall time in all, in training steps, in evaluation. batch_share: largest share of the budget that
+    one step took.
+    """
+    evaluations = read_jsonl(folder / "evaluations.jsonl")
+    return {
+        "strategy": config.strategy.name,
+        "axes": {axis: config.strategy[axis]["_target_"] for axis in ("source", "recovery", "credit")},
+        "seed": config.seed,
+        "sampling_seed": config.seed if config.sampling_seed is None else config.sampling_seed,
+        "task": OmegaConf.to_container(config.task),
+        "cap": config.sampling.cap,
+        "problems": evaluations[-1]["problems"],
+        "samples": config.evaluate.samples,
+        "steps": evaluations[-1]["step"],
+        "budget": {"unit": ledger.unit, "declared": ledger.budget, "spent": ledger.spent, "largest_batch": batch_share},
+        "totals": ledger.totals(),
+        "compute": ledger.by_purpose(),
+        "warm_start": {key: origin[key] for key in ("illegal", "seconds")},
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "before": _heldout(evaluations[0]),
+        "after": _heldout(evaluations[-1]),
+        "milestones": [
+            {"share": row["milestone"], "flops": row["budget/flops"], "tokens": row["budget/tokens"], **_heldout(row)}
+            for row in evaluations
+        ],
+    }
+
+
+def _heldout(row: dict[str, Any]) -> dict[str, float]:
+    return {key.removeprefix("heldout/"): value for key, value in row.items() if key.startswith("heldout/")}
+
+
+def to_text(summary: dict[str, Any]) -> str:
+    """The summary as Markdown that reads well on a terminal."""
+    before, after = summary["before"], summary["after"]
+    lines = [
+        f"# {summary['strategy']}, seed {summary['seed']}",
+        "",
+        f"Held-out: {summary['problems']} problems x {summary['samples']} samples, at most {summary['cap']} tokens; "
+        "± is a 95 % interval over problems.",
+        "",
+    ]
+    table = [["", "before", "after"]]
+    table.append(["pass@1", *(f"{100 * e['pass@1']:.1f} % ± {196 * e['pass@1_se']:.1f}" for e in (before, after))])
+    for name in before:
+        if name.startswith(("pass@", "majority@")) and name not in ("pass@1", "pass@1_se") and name in after:
+            label = name.replace("_cap", ", cap ").replace("_", ", ")
+            table.append([label, f"{100 * before[name]:.1f} %", f"{100 * after[name]:.1f} %"])
+    table.append(["length (tokens)", f"{before['length']:.1f}", f"{after['length']:.1f}"])
+    table.append(["truncated", f"{100 * before['truncated']:.1f} %", f"{100 * after['truncated']:.1f} %"])
+    for name in before:
+        if name.startswith("behaviour/"):
+            label = name.removeprefix("behaviour/").replace("_", " ") + " per answer"
+            table.append([label, f"{before[name]:.2f}", f"{after[name]:.2f}"])
+    lines += _table(table)
+    total = sum(account["flops"] for purpose, account in summary["compute"].items() if purpose in BUDGETED)
+    compute = [["compute", "FLOPs", "logical FLOPs", "tokens", "share of budgeted"]]
+    for purpose, account in summary["compute"].items():
+        share = f"{100 * account['flops'] / total:.1f} %" if purpose in BUDGETED else "own account"
+        compute.append(
+            [
+                purpose.replace("_", " "),
+                f"{account['flops']:.3g}",
+                f"{account['logical_flops']:.3g}",
+                f"{account['tokens']:,.0f}",
+                share,
+            ]
+        )
+    budget, seconds = summary["budget"], summary["seconds"]
+    lines += ["", *_table(compute), ""]
+    lines.append(
+        f"Budget: {budget['spent']:.4g} of {budget['declared']:.4g} {budget['unit']} "
+        f"({100 * (budget['spent'] / budget['declared'] - 1):+.2f} %) in {summary['steps']} steps."
+    )
+    lines.append(
+        f"Time: {seconds['total']:.0f} s in all, {seconds['train']:.0f} s training "
+        f"({summary['totals']['tokens'] / max(seconds['train'], 1e-9):,.0f} generated tokens/s, end to end), "
+        f"{seconds['evaluate']:.0f} s evaluating."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    """A Markdown table with columns of equal width: the first left-aligned, the others right-aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+
+    def line(row: list[str]) -> str:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        return "| " + " | ".join(cells) + " |"
+
+    rule = "|" + "|".join([f":{'-' * (widths[0] + 1)}", *(f"{'-' * (w + 1)}:" for w in widths[1:])]) + "|"
+    return [line(rows[0]), rule, *(line(row) for row in rows[1:])]

@@ -1,0 +1,175 @@
+"""The vocabulary of the laboratory: read this file first.
+
+A *problem* is attempted by *trajectories*; a trajectory is a sequence of *steps*, each written by one
+author (the policy, a prompt, a marker). Trajectories that share a prefix form a *group*: one baseline.
+A strategy turns problems into credited groups and sees the rest of the laboratory only through `Lab`.
+
+Everything here is immutable; `dataclasses.replace` makes changed copies. No heavy imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, Protocol, TypeAlias
+
+
+class UserError(Exception):
+    """A mistake of the user's: shown as one line, without a traceback."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a task, a pure function of (seed, split, index)."""
+
+    id: str  # unique within the task
+    prompt: str  # what the model reads
+    answer: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what the verifier needs
+    cluster: str = ""  # problems of one cluster are statistically dependent (Countdown: same multiset)
+    difficulty: float | None = None  # task-defined; Countdown: chance that a random attempt hits
+    stratum: str = ""  # difficulty class for reports: "easy" | "medium" | "hard"
+    tokens: tuple[int, ...] = ()  # the prompt in the policy's tokens, set by the lab
+
+
+@dataclass(frozen=True)
+class Step:
+    """Consecutive tokens by one author."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...] | None = None  # None: not sampled by the policy -> masked in the loss
+    value: float | None = None  # estimated chance of success after this step
+    weight: float = 1.0  # factor on this step's advantage, e.g. a visit share
+
+    def masked(self) -> Step:
+        """The same tokens, out of the loss."""
+        return replace(self, logprobs=None)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A (possibly unfinished) answer to a problem."""
+
+    problem: Problem
+    steps: tuple[Step, ...] = ()  # paths of a tree share Steps
+    solved: bool | None = None  # set by the core's verifier only
+    reward: float | None = None  # default: solved; a strategy may shape it (SCoRe)
+    parent: Trajectory | None = None  # what a correction started from
+    advantages: tuple[float, ...] = ()  # per step; set by credit only
+
+    @property
+    def completion(self) -> tuple[int, ...]:
+        """Tokens after the prompt."""
+        return tuple(token for step in self.steps for token in step.tokens)
+
+    @property
+    def length(self) -> int:
+        """Number of tokens after the prompt."""
+        return sum(len(step.tokens) for step in self.steps)
+
+    @property
+    def outcome(self) -> float:
+        """The reward that credit is computed from: `reward` if a strategy shaped it, else `solved`."""
+        if self.reward is not None:
+            return self.reward
+        if self.solved is None:
+            raise ValueError(f"trajectory for {self.problem.id} was not verified")
+        return float(self.solved)
+
+    def then(self, *steps: Step) -> Trajectory:
+        """The unverified trajectory that goes on with `steps`."""
+        return replace(self, steps=self.steps + steps, solved=None, reward=None, advantages=())
+
+
+Group: TypeAlias = list[Trajectory]  # trajectories that share a prefix: one baseline
+
+
+class Lab(Protocol):
+    """All that a strategy may touch; everything is metered."""
+
+    rng: Random  # a fresh stream per batch, a function of the sampling seed
+    cap: int  # most tokens after the prompt, the same in every arm
+
+    @property
+    def budget_fraction(self) -> float:
+        """Share of the budget spent so far, in [0, 1]."""
+        ...
+
+    def sample(
+        self, prefixes: Sequence[Trajectory], n: int, stop: Sequence[str] = ()
+    ) -> list[list[Step]]:
+        """Draw `n` continuations of each prefix: `result[i][j]` is one Step.
+
+        A continuation ends with the end token, with a stop string (included), or at the cap on tokens
+        after the prompt, whichever comes first.
+        """
+        ...
+
+    def verify(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Copies with `solved` set. Truncated answers are not solved."""
+        ...
+
+    def finished(self, trajectory: Trajectory) -> bool:
+        """Ends with the end token, or has no room left under the cap."""
+        ...
+
+    def truncated(self, trajectory: Trajectory) -> bool:
+        """Stopped by the cap instead of the end token."""
+        ...
+
+    def split(self, trajectory: Trajectory) -> Trajectory:
+        """The same tokens with each Step cut at the task's step boundaries."""
+        ...
+
+    def text(self, trajectory: Trajectory) -> str:
+        """The tokens after the prompt as text, end token removed."""
+        ...
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Text in the policy's tokens, no special tokens added."""
+        ...
+
+    def step_values(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Copies whose steps carry `value`, by the configured scorer."""
+        ...
+
+    def fit(self, name: str, examples: Sequence[Any]) -> None:
+        """Train the auxiliary model `name` (scorer, value head); charged as auxiliary_update."""
+        ...
+
+    def log(self, name: str, value: float) -> None:
+        """Record a diagnostic of this batch; repeated values are averaged."""
+        ...
+
+
+Source: TypeAlias = Callable[[Sequence[Problem], Lab], list[Group]]
+Recovery: TypeAlias = Callable[[list[Group], Lab], list[Group]]
+Credit: TypeAlias = Callable[[list[Group], Lab], list[Group]]
+
+
+class Task(Protocol):
+    """Problems and the verifier that judges answers, in text. Splits: train, tuning, heldout."""
+
+    name: str
+
+    def size(self, split: str) -> int:
+        """Number of distinct problems in a split."""
+        ...
+
+    def problem(self, seed: int, split: str, index: int) -> Problem:
+        """A pure function; heldout ignores the seed, so every arm and seed is judged on the same set."""
+        ...
+
+    def verify(self, problem: Problem, completion: str) -> bool:
+        """Is this finished answer right? Never raises on any text."""
+        ...
+
+    def answer(self, problem: Problem, completion: str) -> str:
+        """The final answer in a form in which equal answers are equal: what majority votes count."""
+        ...
+
+    step_boundary: str  # the string that ends a step
+
+    def behaviours(self, problem: Problem, completion: str) -> dict[str, float]:
+        """Counts that describe how an answer was reached (attempts, restarts, self-checks, ...)."""
+        ...
