@@ -121,7 +121,8 @@ def _split(argv: list[str]) -> tuple[dict[str, str], list[str]]:
         if name not in OPTIONS:
             if value:
                 raise UserError(f"unknown option {word}; keys are written without dashes: {word.lstrip('-')}")
-            raise UserError(f"unknown option {word}; {nearest(word, [n for n in OPTIONS if n.startswith('--')])}")
+            names = [each for each in OPTIONS if each.startswith("--")]
+            raise UserError(f"unknown option {word}; {nearest(word, names)}")
         if name in ("--cfg", "--info"):
             value = value or next(rest, "")
             if not value:
@@ -147,11 +148,12 @@ def _run(checked: Plan) -> int:
 
 def _sweep(checked: Plan) -> int:
     """Every run of a sweep, by the launcher of the user's choice; a failed run does not stop the others."""
-    folder = Path(checked.config.paths.cache) / "sweeps" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    cache = checked.config.paths.cache
+    folder = Path(cache) / "sweeps" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"paths.cache={checked.config.paths.cache} cannot be written: {error.strerror}") from error
+        raise UserError(f"paths.cache={cache} cannot be written: {error.strerror}") from error
     where = QuotedString(str(folder.resolve()), Quote.single).with_quotes()
     try:
         _hydra(_sweep_job, ["--multirun", *checked.overrides, f"hydra.sweep.dir={where}"])
@@ -159,7 +161,8 @@ def _sweep(checked: Plan) -> int:
         files = sorted(folder.glob("failure-*.json"))
         failures = [json.loads(path.read_text()) for path in files]
         if failures:
-            print(f"ablate: {len(failures)} {'run' if len(failures) == 1 else 'runs'} failed:", file=sys.stderr)
+            runs = "1 run" if len(failures) == 1 else f"{len(failures)} runs"
+            print(f"ablate: {runs} failed:", file=sys.stderr)
         for failure in failures:
             print(f"  {failure['run']}: {failure['reason']}", file=sys.stderr)
         for path in (*files, folder / "multirun.yaml"):
@@ -175,6 +178,7 @@ def _sweep_job(cfg: Any) -> Any:
     A failed run returns nan, which a sweeper that optimises takes for a failed trial.
     """
     job = HydraConfig.get()
+    # without the units of the budget that the one on the command line put out of use
     run = " ".join(each for each in job.overrides.task if not each.endswith("=null")) or "the only run"
     try:
         return _start(cfg)

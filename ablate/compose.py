@@ -24,6 +24,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -75,22 +76,26 @@ def plan(arguments: Sequence[str], multirun: bool = False) -> Plan:
     """Check a command line: each choice of a sweep in turn, the others at their first. Raises UserError."""
     enter_working_directory()
     Plugins.instance().register(WorkingDirectory)
-    schema = OmegaConf.to_container(OmegaConf.structured(Config))
-    ConfigStore.instance().store(name="schema", node=schema)
+    defaults = OmegaConf.to_container(OmegaConf.structured(Config))
+    ConfigStore.instance().store(name="ablate_defaults", node=defaults, replace=True)
     with hydra.initialize_config_dir(str(conf_dir()), job_name="ablate"):
         overrides = _prepare(arguments)
-        base = _compose([_choices(each)[0] for each in overrides])
-        multirun = multirun or base.hydra.mode is not None and base.hydra.mode.name == "MULTIRUN"
+        choices = [_choices(each) for each in overrides]
+        composed = _compose([each[0] for each in choices])
+        multirun = multirun or composed.hydra.mode == RunMode.MULTIRUN
         sweeps = [each for each in overrides if each.is_sweep_override()]
         if sweeps and not multirun:
             raise UserError(f"{sweeps[0].input_line} has several values: add -m to run each of them")
-        params = cast(dict[str, Any], OmegaConf.to_container(base.hydra.sweeper)).get("params") or {}
+        if own := [each.input_line for each in sweeps if each.is_hydra_override()]:
+            raise UserError(f"{own[0]} has several values: settings of Hydra itself take one")
+        params = composed.hydra.sweeper.get("params")
         if multirun and params:  # an experiment's file defines the sweep; the command line wins
             swept = _prepare([f"{key}={value}" for key, value in params.items()])
             overrides = [*swept, *overrides, *_prepare(["hydra.sweeper.params=null"])]
-        choices = [_choices(each) for each in overrides]
+            choices = [_choices(each) for each in overrides]
+            composed = _compose([each[0] for each in choices])
+        config = _validate(composed)
         firsts = [each[0] for each in choices]
-        config = _validate(_compose(firsts))
         for position, others in enumerate(choices):
             for choice in others[1:]:
                 _validate(_compose([*firsts[:position], choice, *firsts[position + 1 :]]))
@@ -102,20 +107,21 @@ def enter_working_directory() -> None:
 
     Raises UserError where a file of the user's would hide a built-in one, or be hidden by it.
     """
-    here, built_in = Path.cwd(), Path(__file__).parents[1]
+    here = Path.cwd()
     if str(here) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(here))
     stray = here / "strategies" / "__init__.py"
     if stray.exists():
         raise UserError("strategies/__init__.py hides the built-in strategies: remove this file")
-    for name, other, pattern in (("strategies", built_in / "strategies", "*.py"), ("conf", conf_dir(), "*.yaml")):
-        own = here / name
-        if not own.is_dir() or own.resolve() == other.resolve():
+    for own, built_in in (
+        (here / "strategies", Path(__file__).parents[1] / "strategies"),
+        (here / "conf", conf_dir()),
+    ):
+        if own.is_dir() and own.resolve() == built_in.resolve():
             continue
-        for path in sorted(own.rglob(pattern)):
-            inner = path.relative_to(own)
-            if (other / inner).exists():
-                raise UserError(f"{name}/{inner} has the name of a built-in file: rename it, for example my_{path.name}")
+        for path in sorted([*own.glob("*.py"), *own.glob("*/**/*.yaml")]):
+            if (built_in / path.relative_to(own)).exists():
+                raise UserError(f"{path.relative_to(here)} has the name of a built-in file: rename it")
 
 
 class WorkingDirectory(SearchPathPlugin):
@@ -131,26 +137,20 @@ def explain(error: Exception) -> UserError:
     """What Hydra, OmegaConf or YAML complained about, as one line; never its advice to add unknown keys."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
-        if not error.options:
-            return UserError(f"unknown {group} {choice}: there is none yet; write conf/{group}/{choice}.yaml")
-        return UserError(f"unknown {group} {choice}; {nearest(choice, error.options)}")
+        return UserError(f"unknown {group} {choice}; {nearest(choice, error.options or [])}")
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return UserError(f"{mark.name}, line {mark.line + 1}: {error.problem}")
     causes: list[BaseException] = [error, *([error.__cause__] if error.__cause__ else [])]
     lines = [line.strip() for cause in causes for line in str(cause).splitlines()]
-    text = "\n".join(lines)
-    if (refused := re.search("Could not override '(.*?)'", text)) and (child := re.search("Key '(.*?)' (?:is )?not in", text)):
-        key, name = refused[1], child[1]
-        if key == name and key in default_choices():
-            return UserError(f"unknown {key} choice: there is none yet; write a file in conf/{key}/")
-        full = key if key.rpartition(".")[2] == name else f"{key}.{name}"
-        if full.startswith("hydra.launcher."):
-            return UserError(f"unknown key {full} of this launcher: choose another, for example hydra/launcher=joblib")
-        if full.startswith("hydra."):
-            return UserError(f"unknown key {full}; python -m ablate --cfg hydra lists Hydra's own")
-        return unknown_key(full, _siblings(full))
-    kept = [line for line in lines if line and not re.match("To append|Either remove|Or add|full_key|object_type", line)]
+    refused = re.match("Could not override '(.*?)'", lines[0]) if lines else None
+    key = refused[1] if refused else ""
+    if key.startswith("hydra.launcher."):
+        return UserError(f"unknown key {key}: choose another launcher, for example hydra/launcher=joblib")
+    if key.startswith("hydra."):
+        return UserError(f"unknown key {key}; python -m ablate --cfg hydra lists Hydra's own")
+    advice = re.compile("To append|Either remove|Or add|full_key|object_type")
+    kept = [line for line in lines if line and not advice.match(line)]
     return UserError("; ".join(dict.fromkeys(kept)) or one_line(error))
 
 
@@ -168,7 +168,7 @@ def _validate(composed: DictConfig) -> Config:
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(composed)  # for values such as ${hydra:runtime.cwd}
     try:
-        return validate(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]))
+        return validate(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
     finally:
         HydraConfig.instance().cfg = before
 
@@ -190,14 +190,17 @@ def _prepare(arguments: Sequence[str]) -> list[Override]:
 def _parse(line: str, known: dict[str, list[str]]) -> Override:
     if "=" not in line and not line.startswith("~"):
         homes = [f"{group}={line}" for group, choices in known.items() if line in choices]
-        raise UserError(f"{line} is not of the form key=value{f'; did you mean {homes[0]}?' if homes else ''}")
+        advice = f"; did you mean {homes[0]}?" if homes else ""
+        raise UserError(f"{line} is not of the form key=value{advice}")
+    loader = GlobalHydra.instance().config_loader()
     try:
-        override = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_override(line)
+        override = OverridesParser.create(loader).parse_override(line)
     except (OverrideParseException, HydraException) as error:
         reason = str(error).splitlines()[0].split(" expecting ")[0]
         raise UserError(f"cannot read {line}: {reason}; expected key=value") from error
     if override.value() == "" and line.endswith("="):
         raise UserError(f"{line} has no value")
+    override.config_loader = loader  # what `glob` chooses from
     return override
 
 
@@ -207,8 +210,10 @@ def _rewrite(override: Override, known: dict[str, list[str]]) -> str:
     if key.split(".")[0].split("/")[0] == "hydra" or override.is_delete():
         return line
     line = line.lstrip("+")  # a new key cannot be added, so + says nothing
+    if isinstance(override.value(), dict):
+        return f"++{line}"
     if key in known:
-        if not isinstance(override.value(), str | list | dict) and not override.is_sweep_override():
+        if not isinstance(override.value(), str | list) and not override.is_sweep_override():
             raise UserError(f"{line} names no choice; {nearest('', known[key])}")
         return line
     if "/" in key or override.package:

@@ -1,7 +1,7 @@
 """The configuration: every key with its type, default, unit and limits.
 
-Plain nodes (`learner`, `budget`, ...) are the dataclasses below. Components (`task`, `model`, `engine` and the
-three axes of `strategy`) name a dataclass by `_target_`, which is their schema, the user's own included.
+Plain nodes (`learner`, `budget`, ...) are the dataclasses below. Components (`task`, `model`, `engine` and
+the axes of `strategy`) name a dataclass by `_target_`, which is their schema, the user's own included.
 `validate` checks what Hydra composed, before anything heavy is imported; `build` makes a component.
 """
 
@@ -19,8 +19,8 @@ from typing import Any, Literal, cast
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ablate.schema import COMPONENT, construct, limited, read
 from ablate.schema import build as build
-from ablate.schema import component, construct, limited, read
 from ablate.types import UserError
 
 
@@ -29,9 +29,9 @@ class StrategyConfig:
     """One choice from each axis."""
 
     name: str = MISSING  # names the run's folder and the arm in reports
-    source: Any = component()  # problems -> groups
-    recovery: Any = component()  # what happens to failures
-    credit: Any = component()  # groups -> advantages
+    source: Any = field(default=MISSING, metadata=COMPONENT)  # problems -> groups
+    recovery: Any = field(default=MISSING, metadata=COMPONENT)  # what happens to failures
+    credit: Any = field(default=MISSING, metadata=COMPONENT)  # groups -> advantages
 
 
 @dataclass
@@ -54,7 +54,7 @@ class LearnerConfig:
     max_grad_norm: float = limited(1.0, above=0)
     warmup_steps: int = limited(5, at_least=0)  # linear
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # over the budget's fraction
-    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "dapo"  # TRL's names
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "dapo"  # TRL's
     clip_low: float = limited(0.2, above=0)  # TRL's epsilon
     clip_high: float = limited(0.2, above=0)  # TRL's epsilon_high
     importance: Literal["token", "sequence"] = "token"  # TRL's importance_sampling_level
@@ -124,9 +124,9 @@ class Config:
     """One run. `validate` returns a read-only OmegaConf DictConfig with these attributes."""
 
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
-    task: Any = component()
-    model: Any = component()
-    engine: Any = component()
+    task: Any = field(default=MISSING, metadata=COMPONENT)
+    model: Any = field(default=MISSING, metadata=COMPONENT)
+    engine: Any = field(default=MISSING, metadata=COMPONENT)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -180,7 +180,8 @@ def run_folder(cfg: Config) -> Path:
 
 def _check(values: Mapping[str, Any]) -> None:
     """What no single field can know."""
-    units = [f"budget.{unit}" for unit in ("flops", "tokens", "seconds") if values["budget"][unit] is not None]
+    budget = values["budget"]
+    units = [f"budget.{unit}" for unit in ("flops", "tokens", "seconds") if budget[unit] is not None]
     if not units:
         raise UserError("budget has no unit: set one of budget.flops, budget.tokens, budget.seconds")
     if len(units) > 1:
@@ -197,4 +198,4 @@ def _check(values: Mapping[str, Any]) -> None:
         construct(values["strategy"][axis], f"strategy.{axis}")
     samples = values["strategy"]["source"].get("n", 2)
     if samples < 2 and "baseline" in values["strategy"]["credit"]:
-        raise UserError(f"strategy.source.n={samples} gives a group no baseline: the smallest valid value is 2")
+        raise UserError(f"strategy.source.n={samples} leaves no baseline: the smallest valid value is 2")

@@ -37,7 +37,13 @@ def heldout_problems(task: Task, config: EvaluateConfig, seed: int) -> list[Prob
 
 
 def evaluate(
-    engine: Any, policy: Policy, task: Task, problems: list[Problem], config: EvaluateConfig, cap: int, longest: int
+    engine: Any,
+    policy: Policy,
+    task: Task,
+    problems: list[Problem],
+    config: EvaluateConfig,
+    cap: int,
+    longest: int,
 ) -> Evaluation:
     """Decode up to `longest` >= `cap` tokens and judge at `cap`, at half of it, and at `longest`.
 

@@ -66,27 +66,31 @@ class Row:
 
 def rows_of(groups: Sequence[Group]) -> list[Row]:
     """One Row per trajectory that has anything to learn from: a Step's advantage goes to each of its tokens,
-    times the Step's weight. Raises ValueError, with shapes, where advantages do not match steps."""
+    times the Step's weight. Raises ValueError, with counts, where advantages do not match steps or
+    log-probabilities tokens."""
     rows = []
     for g, group in enumerate(groups):
         for i, trajectory in enumerate(group):
+            where = f"group {g}, trajectory {i} ({trajectory.problem.id})"
             if len(trajectory.advantages) != len(trajectory.steps):
                 raise ValueError(
-                    f"group {g}, trajectory {i} ({trajectory.problem.id}): {len(trajectory.advantages)} advantages "
-                    f"for {len(trajectory.steps)} steps"
+                    f"{where}: {len(trajectory.advantages)} advantages for {len(trajectory.steps)} steps"
                 )
             mask: list[bool] = []
             logprobs: list[float] = []
             advantages: list[float] = []
-            for step, advantage in zip(trajectory.steps, trajectory.advantages, strict=True):
+            for s, (step, advantage) in enumerate(zip(trajectory.steps, trajectory.advantages, strict=True)):
+                if step.logprobs is not None and len(step.logprobs) != len(step.tokens):
+                    raise ValueError(
+                        f"{where}: step {s} has {len(step.logprobs)} logprobs for {len(step.tokens)} tokens"
+                    )
                 own = step.logprobs is not None
                 mask += [own] * len(step.tokens)
                 logprobs += step.logprobs if step.logprobs is not None else [0.0] * len(step.tokens)
                 advantages += [advantage * step.weight] * len(step.tokens)
             if any(mask):
-                rows.append(
-                    Row(trajectory.problem.tokens, trajectory.completion, tuple(mask), tuple(logprobs), tuple(advantages))
-                )
+                prompt, completion = trajectory.problem.tokens, trajectory.completion
+                rows.append(Row(prompt, completion, tuple(mask), tuple(logprobs), tuple(advantages)))
     return rows
 
 
@@ -131,11 +135,33 @@ class _Ticks(IterableDataset):
             yield {"prompt": ""}
 
 
+class _OneRank:
+    """An accelerator whose collectives see this rank alone.
+
+    TRL's loss gathers figures for a log that is not kept, one per row, which fails where ranks hold
+    micro-batches of different sizes.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, name)
+
+    def gather(self, tensor: Any) -> Any:
+        """The tensor."""
+        return tensor
+
+    def reduce(self, tensor: Any, reduction: str = "sum") -> Any:
+        """The tensor."""
+        return tensor
+
+
 class Learner(GRPOTrainer):
     """The one learner of all arms.
 
-    rollout(step): the credited groups of batch `step`; called once per `iterations` optimizer steps. Every
-    rank gets its own share. charge(rows): called before the passes over the rows that are trained on.
+    rollout(batch): the credited groups of a batch; called once per `iterations` optimizer steps. Every rank
+    gets its own share. The rows that are trained on are charged to the ledger's `update`.
     """
 
     def __init__(
@@ -152,7 +178,7 @@ class Learner(GRPOTrainer):
     ) -> None:
         self._config, self._ledger, self._rollout = config, ledger, rollout
         self._policy = policy
-        self._rows: list[Row] = []
+        self._rows: list[Row] | None = None  # of the current batch
         self._totals = {"rows": 0.0, "tokens": 0.0}
         self._mean_square: float | None = None
         self._extra_state = state
@@ -182,6 +208,7 @@ class Learner(GRPOTrainer):
                 gradient_accumulation_steps=1,
                 steps_per_generation=1,
                 gradient_checkpointing=config.gradient_checkpointing,
+                ddp_find_unused_parameters=False,
                 bf16=config.bf16,
                 use_cpu=policy.device.type == "cpu",
                 logging_strategy="no",
@@ -207,7 +234,8 @@ class Learner(GRPOTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Linear warm-up over steps, then constant, or a decay over the budget's fraction."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self._lr_factor)
+            followed: Any = optimizer or self.optimizer
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(followed, self._lr_factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -225,8 +253,8 @@ class Learner(GRPOTrainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over the batch; the Trainer clips and steps the optimizer afterwards."""
         self.report = {}
-        if self.state.global_step % self._config.iterations == 0 or not self._rows:
-            self._take_batch()
+        if self.state.global_step % self._config.iterations == 0 or self._rows is None:
+            self._rows = self._take_batch()
         model.train()
         kept = [row for row in self._rows if row.signal]
         # every rank makes the same decision and the same number of passes
@@ -246,11 +274,12 @@ class Learner(GRPOTrainer):
             last = i == len(chunks) - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
-                    loss = self._compute_loss(model, batch) * self._share(chunk)
+                    loss = self._local_loss(model, batch) * self._share(chunk)
                 self.accelerator.backward(loss)
             total += loss.detach()
             entropy += self._metrics["train"].pop("entropy")[-1] * sum(sum(row.mask) for row in chunk)
             self._metrics["train"].clear()
+        total = self.accelerator.reduce(total, reduction="mean")
         if not torch.isfinite(total):
             raise NonFiniteLoss(f"the loss of step {self.state.global_step + 1} is {total.item()}")
         self.report.update(
@@ -261,14 +290,22 @@ class Learner(GRPOTrainer):
         )
         return total
 
-    def _take_batch(self) -> None:
+    def _take_batch(self) -> list[Row]:
         """Roll out the next batch and sum its rows and tokens over ranks."""
-        self._rows = rows_of(self._rollout(self.state.global_step // self._config.iterations))
-        counts = torch.tensor(
-            [len(self._rows), sum(sum(row.mask) for row in self._rows)], dtype=torch.float64, device=self.args.device
-        )
-        rows, tokens = self.accelerator.reduce(counts, reduction="sum").tolist()
-        self._totals = {"rows": rows, "tokens": tokens}
+        rows = rows_of(self._rollout(self.state.global_step // self._config.iterations))
+        own = [len(rows), sum(sum(row.mask) for row in rows)]
+        counts = torch.tensor(own, dtype=torch.float64, device=self.args.device)
+        counts = self.accelerator.reduce(counts, reduction="sum")
+        self._totals = dict(zip(("rows", "tokens"), counts.tolist(), strict=True))
+        return rows
+
+    def _local_loss(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """TRL's loss of a micro-batch, without its collectives."""
+        accelerator, self.accelerator = self.accelerator, _OneRank(self.accelerator)
+        try:
+            return self._compute_loss(model, batch)
+        finally:
+            self.accelerator = accelerator
 
     def _agree(self, kept: list[Row]) -> tuple[bool, list[list[Row]]]:
         """Is there signal on any rank, and this rank's micro-batches, filled up to the common number with
@@ -327,8 +364,9 @@ class Learner(GRPOTrainer):
         from ablate.checkpoint import appear
 
         state = {"mean_square": self._mean_square, **(self._extra_state() if self._extra_state else {})}
-        with appear(self.args.output_dir, self.state.global_step, state, self.args.should_save) as partial:
-            self.args.output_dir, kept = partial, self.args.output_dir
+        kept = str(self.args.output_dir)
+        with appear(kept, self.state.global_step, state, self.args.should_save) as partial:
+            self.args.output_dir = partial
             try:
                 super()._save_checkpoint(model, trial)
             finally:
@@ -342,7 +380,7 @@ class Learner(GRPOTrainer):
         """None: a run's folder describes itself."""
 
 
-def _no_reward(completions: list[Any], **kwargs: Any) -> list[float]:
+def _no_reward(completions: list[Any], **kwargs: Any) -> list[float | None]:
     raise RuntimeError("credit is assigned by the strategy")
 
 

@@ -203,7 +203,7 @@ class Ledger:
     # -- state ----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs. The prefix index is empty at checkpoints: the policy has just changed."""
+        """All that a resumed run needs, taken when the policy has just changed: the prefix index is empty."""
         self._tick()
         return {
             "seconds": self.seconds,

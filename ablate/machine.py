@@ -13,8 +13,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft", "vllm", "numpy", "pyarrow", "hydra-core",
-             "mlflow")  # fmt: skip
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "peft",
+    "vllm",
+    "numpy",
+    "pyarrow",
+    "hydra-core",
+    "mlflow",
+)
 GIB = 2**30
 
 
@@ -53,8 +63,10 @@ def system_metrics() -> dict[str, float]:
     already uses CUDA, its current device's memory in use (GiB) and utilisation (%, needs nvidia-ml-py)."""
     import psutil
 
-    metrics = {"system/cpu_percent": psutil.cpu_percent(),
-               "system/rss_gib": psutil.Process().memory_info().rss / GIB}  # fmt: skip
+    metrics = {
+        "system/cpu_percent": psutil.cpu_percent(),
+        "system/rss_gib": psutil.Process().memory_info().rss / GIB,
+    }
     torch = sys.modules.get("torch")
     # Asking an uninitialised device would create a context on it and take its memory.
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -81,8 +93,9 @@ def _git() -> dict[str, Any] | None:
     package = Path(__file__).parent
 
     def git(folder: Path, *arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *arguments], check=True, text=True, timeout=10,
-                              capture_output=True).stdout.strip()  # fmt: skip
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], check=True, text=True, timeout=10, capture_output=True
+        ).stdout.strip()
 
     try:
         # An installed package may lie below somebody's checkout without belonging to it.

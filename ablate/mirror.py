@@ -27,8 +27,16 @@ from ablate.mlflow_store import (
     without_gc,
 )
 
-__all__ = ["Mirror", "MirrorCost", "PushResult", "initialise_store", "mlflow_hint", "push", "quieten",
-           "resolve_uri"]  # fmt: skip
+__all__ = [
+    "Mirror",
+    "MirrorCost",
+    "PushResult",
+    "initialise_store",
+    "mlflow_hint",
+    "push",
+    "quieten",
+    "resolve_uri",
+]
 
 LONGEST_PAUSE = 120.0  # seconds between attempts while the server is away
 
@@ -81,8 +89,10 @@ class Mirror:
         self._thread.join(deadline_seconds)
         error = f"no answer within {deadline_seconds:g} s" if self._thread.is_alive() else self.result.error
         if error:
-            return (f"MLflow was not reachable ({error}): nothing is lost; "
-                    f"`python -m ablate.sync {self.folder}` fills it in")  # fmt: skip
+            return (
+                f"MLflow was not reachable ({error}): nothing is lost; "
+                f"`python -m ablate.sync {self.folder}` fills it in"
+            )
         return f"MLflow: {self.result.url or mlflow_hint(self.uri, [self.folder])}"
 
     def _run(self) -> None:
@@ -95,8 +105,14 @@ class Mirror:
     def _push(self, deadline_seconds: float, idle_status: str) -> None:
         with self._measured():
             verify = self._pushes == 0 or self._failures > 0
-            self.result = push(self.folder, self.uri, self.experiment, deadline_seconds,
-                               idle_status=idle_status, verify=verify)  # fmt: skip
+            self.result = push(
+                self.folder,
+                self.uri,
+                self.experiment,
+                deadline_seconds,
+                idle_status=idle_status,
+                verify=verify,
+            )
         self._pushes += 1
         self._failures = self._failures + 1 if self.result.error else 0
 
@@ -113,8 +129,12 @@ class Mirror:
 def mlflow_hint(uri: str, folders: Sequence[Path]) -> str:
     """Where to look at mirrored runs: the address of the run (of several: their comparison), and for a store
     without a server the command that starts one on this machine. Runs that were not mirrored are left out."""
-    entries = [entry for folder in folders for entry in notes(folder)
-               if entry["uri"] == redact(uri) and "run_id" in entry]  # fmt: skip
+    entries = [
+        entry
+        for folder in folders
+        for entry in notes(folder)
+        if entry["uri"] == redact(uri) and "run_id" in entry
+    ]
     page = address(uri, [(entry["experiment_id"], entry["run_id"]) for entry in entries])
     if uri.startswith(SERVERS):
         return page

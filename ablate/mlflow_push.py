@@ -45,8 +45,15 @@ class PushResult:
     error: str | None = None  # one line
 
 
-def push(folder: Path, uri: str, experiment: str, deadline_seconds: float, *,
-         idle_status: str | None = None, verify: bool = True) -> PushResult:  # fmt: skip
+def push(
+    folder: Path,
+    uri: str,
+    experiment: str,
+    deadline_seconds: float,
+    *,
+    idle_status: str | None = None,
+    verify: bool = True,
+) -> PushResult:
     """Bring MLflow up to date with a run's files; sends nothing that was sent before.
 
     `idle_status` is what MLflow shows for a run that has neither finished nor failed (None: leave it). With
@@ -106,8 +113,10 @@ class _Sender:
         if "run_id" not in self.entry:
             self._create()
         elif verify and not self._active(self.entry["run_id"]):
-            raise UserError(f"the run was deleted in MLflow: restore it there, or remove "
-                            f"{self.folder / NOTE} to send it again")  # fmt: skip
+            raise UserError(
+                f"the run was deleted in MLflow: restore it there, or remove "
+                f"{self.folder / NOTE} to send it again"
+            )
         self._params()
         for stream in STREAMS:
             self._stream(stream)
@@ -158,9 +167,12 @@ class _Sender:
         run_ids = [run.info.run_id for run in runs if run.info.run_id not in self.entry["trash"]]
         if not run_ids:
             tags = {**meta["tags"], "ablate.folder": str(self.folder.resolve()), "ablate.id": meta["id"]}
-            run = self.client.create_run(experiment_id, start_time=_milliseconds(meta["started"]),
-                                         tags={key: str(value) for key, value in tags.items()},
-                                         run_name=meta["run_name"])  # fmt: skip
+            run = self.client.create_run(
+                experiment_id,
+                start_time=_milliseconds(meta["started"]),
+                tags={key: str(value) for key, value in tags.items()},
+                run_name=meta["run_name"],
+            )
             run_ids = [run.info.run_id]
         self._note(run_id=run_ids[0], experiment_id=experiment_id)
 
@@ -180,8 +192,10 @@ class _Sender:
                     raise
             known = self.client.get_experiment_by_name(self.experiment)
         if known is None or known.lifecycle_stage != "active":
-            raise UserError(f"tracking.experiment={self.experiment} was deleted in MLflow: restore it there, "
-                            "or choose another name")  # fmt: skip
+            raise UserError(
+                f"tracking.experiment={self.experiment} was deleted in MLflow: restore it there, "
+                "or choose another name"
+            )
         return str(known.experiment_id)
 
     def _params(self) -> None:
@@ -208,8 +222,10 @@ class _Sender:
         batch: list[Metric] = []
         rows = read_rows(path, start)
         for index, (row, end) in enumerate(rows):
-            batch += [Metric(_name(name), value, _milliseconds(row["time"]), row["step"])
-                      for name, value in _numbers(row)]  # fmt: skip
+            batch += [
+                Metric(_name(name), value, _milliseconds(row["time"]), row["step"])
+                for name, value in _numbers(row)
+            ]
             if index + 1 < len(rows) and len(batch) < METRICS_PER_CALL:
                 continue
             for part in _batches(batch, METRICS_PER_CALL):
@@ -246,8 +262,9 @@ class _Sender:
             if sent.get(name) == version:
                 continue
             self._check_time()
-            self.client.log_artifact(self.entry["run_id"], str(path),
-                                     None if path.parent == self.folder else path.parent.name)  # fmt: skip
+            self.client.log_artifact(
+                self.entry["run_id"], str(path), None if path.parent == self.folder else path.parent.name
+            )
             self.artifacts += 1
             self._note(artifacts={**sent, name: version})
 

@@ -48,8 +48,8 @@ def quieten() -> None:
 def resolve_uri(uri: str | None, results: Path) -> str:
     """The absolute tracking URI: by default an sqlite file in the results folder.
 
-    Raises `UserError` for what MLflow cannot use (a folder: its file store is gone; an unknown scheme) and for
-    a password that the config would carry into every copy of the results.
+    Raises `UserError` for what MLflow cannot use (a folder: its file store is gone; an unknown scheme) and
+    for a password that the config would carry into every copy of the results.
     """
     if uri is None:
         return f"sqlite:///{(results / 'mlflow.db').resolve()}"
@@ -57,12 +57,16 @@ def resolve_uri(uri: str | None, results: Path) -> str:
         return f"sqlite:///{path.resolve()}"
     parts = urlsplit(uri)
     if parts.scheme in SERVERS and parts.password:
-        raise UserError(f"tracking.uri={redact(uri)}: set user and password in the environment instead "
-                        "(MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)")  # fmt: skip
+        raise UserError(
+            f"tracking.uri={redact(uri)}: set user and password in the environment instead "
+            "(MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
+        )
     if parts.scheme.partition("+")[0] in (*SERVERS, *DATABASES) or uri == "databricks":
         return uri.rstrip("/")
-    raise UserError(f"tracking.uri={redact(uri)}: not a store that MLflow supports; give http://host:port or "
-                    "sqlite:///path/to/mlflow.db, or null for a file in the results folder")  # fmt: skip
+    raise UserError(
+        f"tracking.uri={redact(uri)}: not a store that MLflow supports; give http://host:port or "
+        "sqlite:///path/to/mlflow.db, or null for a file in the results folder"
+    )
 
 
 def initialise_store(uri: str) -> None:
@@ -99,23 +103,25 @@ def initialise_store(uri: str) -> None:
 def connect(uri: str) -> MlflowClient:
     """A client of a store that is ready for use; cheap after the first call.
 
-    A store made by an older MLflow is migrated, after a backup beside it. Raises `UserError` and whatever
-    MLflow and its database drivers raise.
+    An sqlite store of an older MLflow is migrated. Raises `UserError` and whatever MLflow and its database
+    drivers raise.
     """
     quieten()
-    initialise_store(uri)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     path = sqlite_path(uri)
-    try:
+    if path is None:
         return MlflowClient(tracking_uri=uri)
-    except MlflowException as error:
-        if path is None or "out-of-date" not in str(error):
-            raise
-    with _lock(path):
+    initialise_store(uri)
+    with _lock(path):  # opening a store may migrate it, and two migrations at a time break it
+        try:
+            return MlflowClient(tracking_uri=uri)
+        except MlflowException as error:
+            if "out-of-date" not in str(error):
+                raise
         _migrate(path)
-    return MlflowClient(tracking_uri=uri)
+        return MlflowClient(tracking_uri=uri)
 
 
 @contextmanager
@@ -167,8 +173,9 @@ def _revision(path: Path) -> str | None:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
             (revision,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
     except (OSError, sqlite3.Error, TypeError) as error:
-        raise UserError(f"{path} is not a readable MLflow database ({error}): move it away or choose another "
-                        "tracking.uri") from error  # fmt: skip
+        raise UserError(
+            f"{path} is not a readable MLflow database ({error}): move it away or choose another tracking.uri"
+        ) from error
     return str(revision)
 
 

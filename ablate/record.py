@@ -33,8 +33,20 @@ from ablate.types import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["COLUMNS", "STREAMS", "Record", "Status", "atomic_write", "load_evaluation", "read_json",
-           "read_jsonl", "read_rows", "status", "system_metrics", "write_json"]  # fmt: skip
+__all__ = [
+    "COLUMNS",
+    "STREAMS",
+    "Record",
+    "Status",
+    "atomic_write",
+    "load_evaluation",
+    "read_json",
+    "read_jsonl",
+    "read_rows",
+    "status",
+    "system_metrics",
+    "write_json",
+]
 
 STREAMS = ("steps", "evaluations")
 COLUMNS = ("problem", "cluster", "stratum", "sample", "solved", "tokens", "truncated")
@@ -136,8 +148,10 @@ class Record:
             path, end = self._path(stream), positions.get(stream, 0)
             data = path.read_bytes() if path.exists() else b""
             if len(data) < end or (end and data[end - 1 : end] != b"\n"):
-                raise UserError(f"{path} does not reach back to its checkpoint (byte {end} of {len(data)}): "
-                                "it was changed, so the run cannot be resumed")  # fmt: skip
+                raise UserError(
+                    f"{path} does not reach back to its checkpoint (byte {end} of {len(data)}): "
+                    "it was changed, so the run cannot be resumed"
+                )
             sizes[path] = end
         with _writing(self.folder):
             for name in ("summary.json", "summary.md", "failure.json"):
@@ -292,8 +306,9 @@ def _plain(value: Any, path: str, nonfinite: list[str]) -> Any:
         nonfinite.append(path)
         return None
     if isinstance(value, Mapping):
-        return {key: _plain(item, f"{path}/{key}" if path else str(key), nonfinite)
-                for key, item in value.items()}  # fmt: skip
+        return {
+            key: _plain(item, f"{path}/{key}" if path else str(key), nonfinite) for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_plain(item, f"{path}/{index}", nonfinite) for index, item in enumerate(value)]
     if hasattr(value, "tolist"):  # numpy and torch

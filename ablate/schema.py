@@ -1,8 +1,8 @@
 """Dataclasses as schemas: plain values from YAML or the command line -> checked values -> objects.
 
-A *component* is a mapping with a `_target_`, the dotted name of a dataclass: that dataclass is its schema. Every
-value is converted and checked by its field's type and limits; a mistake is a UserError of one line that names
-the key, the value and the nearest valid choice.
+A *component* is a mapping with a `_target_`, the dotted name of a dataclass: that dataclass is its schema.
+Every value is converted and checked by its field's type and limits; a mistake is a UserError of one line that
+names the key, the value and the nearest valid choice.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ablate.types import UserError
 
+COMPONENT = {"component": True}  # metadata of a field that only a mapping with a `_target_` can fill
+
 
 def limited(default: Any, **limits: float) -> Any:
     """A field with limits: `at_least` (inclusive), `above` and `below` (exclusive)."""
     return dataclasses.field(default=default, metadata=limits)
-
-
-def component() -> Any:
-    """A field that only a mapping with a `_target_` can fill."""
-    return dataclasses.field(default=MISSING, metadata={"component": True})
 
 
 def build(node: Any) -> Any:
@@ -38,7 +35,7 @@ def build(node: Any) -> Any:
     The only place where configuration becomes objects. Only dataclasses are called, by keyword, with checked
     values; `hydra.utils.instantiate`, which calls whatever a file names, is not involved.
     """
-    values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    values: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if not isinstance(values, Mapping) or "_target_" not in values:
         raise UserError(f"{values!r} is not a component: it has no _target_")
     key = str(values["_target_"]).rpartition(".")[2]
@@ -70,9 +67,9 @@ def read(cls: type, given: Mapping[str, Any], key: str, preset: Any = None) -> d
         elif nested and (isinstance(value, Mapping) or dataclasses.is_dataclass(value)):
             mapping = value if isinstance(value, Mapping) else {}
             base = default if dataclasses.is_dataclass(default) else None
-            # a default of another class than the declared one keeps its class
-            target = {} if nested is dataclass_in(hint) else {"_target_": f"{nested.__module__}.{nested.__qualname__}"}
-            values[each.name] = target | read(nested, mapping, path, base)
+            values[each.name] = read(nested, mapping, path, base)
+            if nested is not dataclass_in(hint):  # the default's class, not the declared one
+                values[each.name]["_target_"] = f"{nested.__module__}.{nested.__qualname__}"
         elif nested and value is not None:
             inner = next(each.name for each in dataclasses.fields(nested))
             raise UserError(f"{path}={value}: {path} has keys of its own, for example {path}.{inner}")
@@ -131,7 +128,8 @@ def unknown_key(key: str, beside: Iterable[str], anywhere: Iterable[str] = ()) -
     close = difflib.get_close_matches(leaf, map(_leaf, beside), n=len(beside) or 1)
     likely = [other for other in beside if _leaf(other) in close] or [o for o in anywhere if _leaf(o) == leaf]
     if likely:
-        return UserError(f"unknown key {key}; did you mean {difflib.get_close_matches(key, likely, 1, 0)[0]}?")
+        best = difflib.get_close_matches(key, likely, n=1, cutoff=0)[0]
+        return UserError(f"unknown key {key}; did you mean {best}?")
     few = 0 < len(beside) <= 24
     known = f"known keys: {', '.join(beside)}" if few else "python -m ablate --cfg job lists all"
     return UserError(f"unknown key {key}; {known}")
@@ -213,7 +211,8 @@ def _holder(hint: Any) -> type:
 
 
 def _describe(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    words[type(None)] = "null"
     kinds = [hint] if hint in words else list(get_args(hint))
     if kinds and all(kind in words for kind in kinds):
         return " or ".join(words[kind] for kind in kinds)

@@ -1,7 +1,8 @@
 """Fill in MLflow from run folders: `python -m ablate.sync PATH... [--uri URI]`.
 
-Every run below the given folders is sent to the store that its config names (or to --uri), as far as the store
-does not have it yet. One line per run; exit status 1 if any run could not be sent, 2 for a mistake in the call.
+Every run below the given folders is sent to the store that its config names (or to --uri), as far as the
+store does not have it yet. One line per run; exit status 1 if any run could not be sent, 2 for a mistake in
+the call.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ from ablate.mirror import mlflow_hint, push, resolve_uri
 from ablate.types import UserError
 
 DEADLINE = 600.0  # seconds for one run
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # nobody trains meanwhile
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+}  # nobody trains meanwhile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m ablate.sync", description="Fill in MLflow from run folders.")
+    parser = argparse.ArgumentParser(
+        prog="python -m ablate.sync", description="Fill in MLflow from run folders."
+    )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="run folder, or a folder of runs")
     parser.add_argument("--uri", help="tracking URI (default: the one in each run's config)")
     options = parser.parse_args(arguments)
@@ -73,7 +79,11 @@ def _sync(folder: Path, uri: str | None) -> bool:
     if result.error:
         print(f"{folder}: not sent ({result.error})")
     else:
-        sent = f"{result.points} points and {result.artifacts} files sent" if result.points or result.artifacts else ""
+        sent = (
+            f"{result.points} points and {result.artifacts} files sent"
+            if result.points or result.artifacts
+            else ""
+        )
         print(f"{folder}: {sent or 'nothing to send'}, {mlflow_hint(store, [folder])}")
     return not result.error
 

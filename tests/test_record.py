@@ -44,7 +44,9 @@ def strict(text):
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -61,7 +63,9 @@ def test_any_row_is_one_strict_line_and_comes_back(tmp_path_factory, row):
     def numbers(value, path):
         if isinstance(value, float) and not math.isfinite(value):
             yield path
-        items = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+        items = (
+            value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+        )
         for key, item in items:
             yield from numbers(item, f"{path}/{key}" if path else key)
 

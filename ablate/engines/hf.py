@@ -7,7 +7,8 @@ concatenation, as `DynamicCache` does, makes small models 2.5 times slower.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,22 +65,19 @@ class HFEngine:
 
         if any(room < 1 for room in max_new):
             raise ValueError("every prefix needs room for at least one new token")
+        _need_tokens(prefixes)
         stops = torch.tensor(sorted(stop | {self._policy.eos}), device=self._policy.device)
-        out: list[list[Step]] = [[] for _ in prefixes]
         order = sorted(range(len(prefixes)), key=lambda i: -len(prefixes[i]))
-        model, was_training = self._policy.model, self._policy.model.training
-        model.eval()
-        per_batch = max(1, self.max_rows // n)
-        with torch.inference_mode():
-            for begin in range(0, len(order), per_batch):
-                chosen = order[begin : begin + per_batch]
-                rows = np.array([i * n + j for i in chosen for j in range(n)])
-                room = [max_new[i] for i in chosen for _ in range(n)]
-                noise = uniforms(key, rows, max(room))
-                steps = self._decode([prefixes[i] for i in chosen], n, room, noise, temperature, stops)
-                for k, i in enumerate(chosen):
-                    out[i] = steps[k * n : (k + 1) * n]
-        model.train(was_training)
+        numbers = [i * n + j for i in order for j in range(n)]
+        drawn: dict[int, Step] = {}
+        with _inference(self._policy.model):
+            for begin in range(0, len(numbers), self.max_rows):
+                rows = numbers[begin : begin + self.max_rows]
+                room = [max_new[row // n] for row in rows]
+                noise = uniforms(key, np.array(rows), max(room))
+                steps = self._decode([prefixes[row // n] for row in rows], room, noise, temperature, stops)
+                drawn.update(zip(rows, steps, strict=True))
+        out = [[drawn[i * n + j] for j in range(n)] for i in range(len(prefixes))]
         # charged in the caller's order, so that the accounts do not depend on the batching
         for prefix, steps in zip(prefixes, out, strict=True):
             self._ledger.charge_generation(
@@ -90,13 +88,15 @@ class HFEngine:
     def _decode(
         self,
         prefixes: list[tuple[int, ...]],
-        n: int,
         room: list[int],
         noise: np.ndarray,
         temperature: float,
         stops: Any,
     ) -> list[Step]:
-        """One batch: read the prefixes, then one token per row and pass until every row has finished."""
+        """One batch: read the distinct prefixes, then draw a token per row and pass until all have finished.
+
+        prefixes, room: per row. noise: uniform numbers, (rows, longest room).
+        """
         import torch
 
         from ablate.engines.kv_cache import new_cache
@@ -104,7 +104,7 @@ class HFEngine:
         device = self._policy.device
         distinct = list(dict.fromkeys(prefixes))
         where = {prefix: i for i, prefix in enumerate(distinct)}
-        share = torch.tensor([where[prefix] for prefix in prefixes for _ in range(n)], device=device)
+        share = torch.tensor([where[prefix] for prefix in prefixes], device=device)
         width, longest = max(map(len, distinct)), max(room)
         pad = torch.tensor([width - len(prefix) for prefix in distinct], device=device)
         ids = torch.full((len(distinct), width), self._policy.eos, device=device)
@@ -116,7 +116,7 @@ class HFEngine:
         positions = (columns[None, :] - pad[:, None]).clamp(min=0)
         mask = (columns[None, :] >= pad[:, None]).long() if ragged else None
 
-        cache = new_cache(self._policy.model, width + longest)
+        cache: Any = new_cache(self._policy.model, width + longest)
         logits = self._forward(ids, positions[:, :width], None if mask is None else mask[:, :width], cache)
         logits = logits[share]
         for layer in cache.layers:
@@ -162,14 +162,18 @@ class HFEngine:
 
     def _forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> Any:
         """Logits of the last position, float32, shape (rows, vocabulary)."""
-        return self._policy.model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1].float()
+        return (
+            self._policy.model(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
 
     def score(
         self,
@@ -183,19 +187,20 @@ class HFEngine:
         """Log-probabilities of given tokens: one float per token of each continuation."""
         import torch
 
+        _need_tokens(prefixes)
         policy = self._policy
         order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]) + len(continuations[i]))
         out: list[tuple[float, ...]] = [()] * len(prefixes)
-        was_training = policy.model.training
-        policy.model.eval()
         batch: list[int] = []
-        with torch.inference_mode():
+        with _inference(policy.model):
             for position, i in enumerate(order):
                 batch.append(i)
                 following = order[position + 1] if position + 1 < len(order) else None
-                if following is None or (len(batch) + 1) * (
-                    len(prefixes[following]) + len(continuations[following])
-                ) > batch_tokens:
+                if (
+                    following is None
+                    or (len(batch) + 1) * (len(prefixes[following]) + len(continuations[following]))
+                    > batch_tokens
+                ):
                     whole = [prefixes[k] + continuations[k] for k in batch]
                     width = max(map(len, whole))
                     ids = torch.tensor([row + (policy.eos,) * (width - len(row)) for row in whole])
@@ -206,10 +211,28 @@ class HFEngine:
                         start = len(prefixes[k])
                         out[k] = tuple(row[start - 1 : start - 1 + len(continuations[k])])
                     batch = []
-        policy.model.train(was_training)
         for prefix, tokens in zip(prefixes, continuations, strict=True):
             self._ledger.charge_scoring(purpose, policy.cost, prefix, tokens, heads=len(tokens))
         return out
+
+
+@contextmanager
+def _inference(model: Any) -> Iterator[None]:
+    """No gradients and no dropout; the model's mode is restored."""
+    import torch
+
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def _need_tokens(prefixes: Sequence[tuple[int, ...]]) -> None:
+    if not all(prefixes):
+        raise ValueError("every prefix needs at least one token to predict the next one from")
 
 
 def _draw(logits: Any, uniform: Any, temperature: float) -> tuple[Any, Any]:
@@ -224,7 +247,9 @@ def _draw(logits: Any, uniform: Any, temperature: float) -> tuple[Any, Any]:
         return best, torch.zeros_like(best, dtype=logits.dtype)
     logps = (logits / temperature).log_softmax(-1)
     cumulative = logps.exp().cumsum(-1)
-    # float32 sums do not end exactly at 1: scale the number, so that it always falls inside
-    target = (uniform * cumulative[:, -1]).unsqueeze(-1)
-    chosen = torch.searchsorted(cumulative, target, right=True).clamp(max=logits.shape[-1] - 1)
+    # float32 sums do not end exactly at 1, and a number just below 1 may round to it: scaled, and kept below
+    # the end, it never falls on a token without probability
+    total = cumulative[:, -1:]
+    target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    chosen = torch.searchsorted(cumulative, target, right=True)
     return chosen.squeeze(-1), logps.gather(-1, chosen).squeeze(-1)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ablate.types import UserError
+
 BACKWARD = 2.0  # gradients for activations and for weights
 
 
@@ -39,15 +41,27 @@ class PassCost:
 
     @classmethod
     def of(cls, model) -> PassCost:
-        """Read the sizes off a transformers model (decoder-only, dense)."""
+        """Read the sizes off a transformers model (decoder-only, dense).
+
+        Raises UserError for a model with weights that this count would miss (a mixture of experts, say).
+        """
         from torch import nn
+        from transformers.pytorch_utils import Conv1D
 
         head = model.get_output_embeddings()
-        linear = sum(
-            module.weight.numel()
-            for module in model.modules()
-            if isinstance(module, nn.Linear) and module is not head
-        )
+        linear = 0
+        known = set() if head is None else {id(head.weight)}
+        for module in model.modules():
+            if isinstance(module, nn.Linear | Conv1D) and module is not head:
+                linear += module.weight.numel()
+            if isinstance(module, nn.Linear | Conv1D | nn.Embedding):
+                known.add(id(module.weight))
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1 and id(weight) not in known:
+                raise UserError(
+                    f"model: the cost of a pass through {model.config.model_type} is not known, since {name} "
+                    "is neither a linear layer nor an embedding; use a dense decoder-only model"
+                )
         config = model.config.get_text_config()
         head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return cls(

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from ablate.models.flops import PassCost
+from ablate.types import UserError
 
 
 class Policy:
@@ -45,7 +46,12 @@ class Policy:
         return [self.tokenizer.decode([i]) for i in range(len(self.tokenizer))]
 
     def stop_tokens(self, stop: str) -> frozenset[int]:
-        """Tokens whose text contains the stop string: a step ends with the token that completes it."""
+        """Tokens whose text contains the stop string: a step ends with the token that completes it.
+
+        Raises UserError if no token does, since nothing would ever stop there.
+        """
         if stop not in self._stops:
             self._stops[stop] = frozenset(i for i, piece in enumerate(self._pieces) if stop in piece)
+            if not self._stops[stop]:
+                raise UserError(f"stop={stop!r} is not part of any single token of the model's tokenizer")
         return self._stops[stop]

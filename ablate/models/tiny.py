@@ -53,12 +53,14 @@ def _whole_registers(words: int) -> int:
 def build_tokenizer(vocabulary: list[str]):
     """A word-level fast tokenizer: words are separated by spaces, a newline is a word.
 
-    `encode` adds no special tokens; the policy prepends `<s>` to prompts itself.
+    `encode` adds no special tokens; the policy prepends `<s>` to prompts itself. Every row of the embedding
+    has a word, if only `<unused0>`: a token without text would be sampled and then not be seen by a verifier.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     words = [*SPECIALS, *vocabulary]
+    words += [f"<unused{i}>" for i in range(_whole_registers(len(words)) - len(words))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=PAD))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", behavior="removed")
     return PreTrainedTokenizerFast(
@@ -82,7 +84,7 @@ def build_model(shape: TinyModel, tokenizer, numbers: dict[int, int], seed: int)
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=_whole_registers(len(tokenizer)),
+        vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
@@ -93,17 +95,17 @@ def build_model(shape: TinyModel, tokenizer, numbers: dict[int, int], seed: int)
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        attn_implementation="sdpa",
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
-    weight = model.get_input_embeddings().weight.data
+    weight: torch.Tensor = model.lm_head.weight.data  # tied: also the input embeddings
     scale = weight.std().item()
     half = shape.hidden // 2
     longest = 2.0 * (max(numbers.values(), default=1) + 1)
     # periods from 2 (parity) to twice the range, spaced evenly in the logarithm
-    periods = 2.0 * (longest / 2.0) ** (torch.arange(half) / max(1, half - 1))
+    exponents = torch.arange(half) / max(1, half - 1)
+    periods = 2.0 * torch.pow(longest / 2.0, exponents)
     for token, number in numbers.items():
         angle = 2.0 * math.pi * number / periods
         weight[token] = scale * math.sqrt(2.0) * torch.cat([angle.sin(), angle.cos()])

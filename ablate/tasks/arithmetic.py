@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import combinations, combinations_with_replacement
 from math import comb
 from random import Random
@@ -74,7 +74,7 @@ def moves(numbers: Numbers, ceiling: int) -> list[Move]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _chances(numbers: Numbers, ceiling: int) -> dict[int, float]:
     if len(numbers) == 1:
         return {numbers[0]: 1.0}
@@ -141,8 +141,11 @@ def tercile_bounds(values: list[float]) -> tuple[float, float]:
     """The two values v whose share of `values` <= v comes nearest to one and to two thirds."""
     ordered = sorted(values)
     last = {value: i + 1 for i, value in enumerate(ordered)}  # how many are <= value
-    low, high = (min(last, key=lambda v: (abs(last[v] / len(ordered) - share), v)) for share in (1 / 3, 2 / 3))
-    return low, high
+
+    def nearest(share: float) -> float:
+        return min(last, key=lambda value: (abs(last[value] / len(ordered) - share), value))
+
+    return nearest(1 / 3), nearest(2 / 3)
 
 
 @lru_cache(maxsize=8)

@@ -1,47 +1,38 @@
 """A chain: several independent Countdown problems in one episode, right only if all of them are.
 
 A positive control: credit for each link must beat credit for the whole. The prompt poses all links, each
-under a label; the answer opens each link by repeating its line, and then answers it as in Countdown::
+under a label, and opens the first one; the answer opens the others by their labels, in order::
 
     #1 8 9 4 : 44       prompt
     #2 3 5 7 : 22
-    #1 8 9 4 : 44       answer
-    4 * 9 = 36 , 8
+    #1
+    4 * 9 = 36 , 8      answer
     36 + 8 = 44
     44 ok
-    #2 3 5 7 : 22
+    #2
+    3 * 5 = 15 , 7
     ...
 
-`no` restarts the link that it stands in. Links are opened in the order of their labels, each once. What
-breaks that makes single links wrong, so that a chain is right exactly if all its parts are: a link that is
-skipped, one whose line is misquoted, one that contains the label of an earlier link, and the first one if
-anything stands before it.
+What stands between two labels is read like an answer to Countdown; `no` restarts the link it stands in.
+Links that are skipped are wrong. A label that does not lead on is an illegal line like any other.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import prod
 from random import Random
 
 from ablate.tasks import derivation
-from ablate.tasks.arithmetic import tercile_bounds
+from ablate.tasks.arithmetic import Numbers, tercile_bounds
 from ablate.tasks.countdown import Countdown, check_range, terms
 from ablate.tasks.demonstrate import Demonstrator
 from ablate.tasks.derivation import Line, read_lines, write
 from ablate.tasks.streams import stream_hash
 from ablate.types import Problem, UserError
-
-
-@dataclass
-class _Link:
-    """What an answer says about one link; `spoiled`: it cannot become right any more."""
-
-    spoiled: bool
-    lines: list[Line] = field(default_factory=list)
 
 
 @dataclass
@@ -67,7 +58,7 @@ class Chain:
         """train, tuning: chains until the problems of `base` are used up once; heldout: fixed chains."""
         problems = self.base.size(split)
         if problems < self.links:
-            raise UserError(f"task.links={self.links} needs more than the {problems} {split} problems there are")
+            raise UserError(f"task.links={self.links} is more than there are {split} problems ({problems})")
         return len(self._heldout) if split == "heldout" else problems // self.links
 
     def problem(self, seed: int, split: str, index: int) -> Problem:
@@ -90,10 +81,10 @@ class Chain:
     def parts(self, problem: Problem, completion: str) -> list[bool]:
         """Which links are right: the primary metric is their mean."""
         lines, unfinished = read_lines(completion)
-        found, last = self._read(problem, lines)
+        links, last = self._read(lines)
         return [
-            link is not None and self._accepted(part, link) and not (unfinished and i == last)
-            for i, (part, link) in enumerate(zip(_parts(problem), found, strict=True))
+            link is not None and self._accepts(part, link) and not (unfinished and i == last)
+            for i, (part, link) in enumerate(zip(_parts(problem), links, strict=True))
         ]
 
     def oracle(self, problem: Problem, completion_prefix: str) -> float:
@@ -104,27 +95,124 @@ class Chain:
         play without restarts, not of the all-or-nothing reward: it gives credit link by link.
         """
         lines, _ = read_lines(completion_prefix)
-        found, last = self._read(problem, lines)
-        values = []
-        for i, (part, link) in enumerate(zip(_parts(problem), found, strict=True)):
-            if link is None:
-                values.append(i > last)
-            elif i < last:
-                values.append(self._accepted(part, link))
-            else:
-                values.append(not link.spoiled and derivation.reachable(link.lines, *terms(part), self.base.ceiling))
-        return sum(values) / self.links
+        links, last = self._read(lines)
+        alive = self.links - 1 - last
+        for i, (part, link) in enumerate(zip(_parts(problem), links, strict=True)):
+            if i < last:
+                alive += link is not None and self._accepts(part, link)
+            elif i == last:
+                alive += derivation.reachable(link or [], *terms(part), self.base.ceiling)
+        return alive / self.links
 
     def behaviours(self, problem: Problem, completion: str) -> dict[str, float]:
-        """Countdown's counts, summed over links (gave_up: how many links were given up); and links_begun,
+        """Countdown's counts, summed over links (gave_up: how many links were given up); and links_opened,
         links_right."""
         lines, unfinished = read_lines(completion)
-        found, last = self._read(problem, lines)
+        links, last = self._read(lines)
         counts: Counter[str] = Counter()
-        for i, (part, link) in enumerate(zip(_parts(problem), found, strict=True)):
-            begun = link or _Link(spoiled=True)
+        for i, (part, link) in enumerate(zip(_parts(problem), links, strict=True)):
             rest = unfinished if i == last else []
-            counts.update(asdict(derivation.conduct(begun.lines, rest, *terms(part), self.base.ceiling)))
-        counts.update(links_begun=sum(link is not None for link in found))
+            counts.update(asdict(derivation.conduct(link or [], rest, *terms(part), self.base.ceiling)))
+        counts.update(links_opened=sum(link is not None for link in links))
         counts.update(links_right=sum(self.parts(problem, completion)))
         return {name: float(count) for name, count in counts.items()}
+
+    def answer(self, problem: Problem, completion: str) -> str:
+        """What majority votes are counted over: the attempt that stands at the end of each link."""
+        lines, unfinished = read_lines(completion)
+        links, _ = self._read(lines)
+        return " / ".join(derivation.standing(link or []) for link in links) + " ".join(unfinished)
+
+    def demonstrations(
+        self,
+        seed: int,
+        count: int,
+        skill: float = 0.1,
+        persistence: float = 0.6,
+        bail: float = 0.05,
+        longest: int = 128,
+    ) -> Iterator[tuple[Problem, str]]:
+        """`count` training chains, each link answered like a demonstration of Countdown.
+
+        `longest` bounds the tokens of a link as if it stood alone.
+        """
+        demonstrator = Demonstrator(skill, persistence, bail, longest)
+        stream = stream_hash("demonstrations", seed)
+        for index in range(count):
+            problem = self.problem(stream, "train", index)
+            rng = Random(stream_hash("demonstration", seed, index))
+            answers = (demonstrator.answer(*terms(part), self.base.ceiling, rng) for part in _parts(problem))
+            yield problem, self._join(answers)
+
+    def solutions(self, problem: Problem, most: int | None = None) -> list[str]:
+        """Correct answers, at most `most`: the i-th strings together the i-th solution of every link."""
+        by_link = [self.base.solutions(part, most) for part in _parts(problem)]
+        return [self._join(texts) for texts in zip(*by_link, strict=False)]
+
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        return {f"#{i + 1}": i for i in range(self.links)}
+
+    def _join(self, texts: Iterable[str]) -> str:
+        """The answer made of answers to the links; the prompt has opened the first one."""
+        first, *others = zip(self._labels, texts, strict=True)
+        return first[1] + "".join(write(label) + text for label, text in others)
+
+    def _chain(self, parts: list[Problem]) -> Problem:
+        chance = prod(part.difficulty or 0.0 for part in parts)
+        hard, medium = self._bounds
+        return Problem(
+            id=" / ".join(part.id for part in parts),
+            prompt="".join(f"{label} {part.prompt}" for label, part in zip(self._labels, parts, strict=True))
+            + write("#1"),
+            answer={"parts": tuple(parts)},
+            cluster=" / ".join(part.cluster for part in parts),
+            difficulty=chance,
+            stratum="hard" if chance <= hard else "medium" if chance <= medium else "easy",
+        )
+
+    @cached_property
+    def _heldout(self) -> list[tuple[int, ...]]:
+        """Indices of held-out problems by chain, in random order.
+
+        Blocks of `links` multisets with about as many problems each; every chain takes one problem from each
+        multiset of a block, so that a block is a cluster. What is left over goes unused.
+        """
+        by_multiset: dict[Numbers, list[int]] = {}
+        for index, instance in enumerate(self.base.pool.splits["heldout"]):
+            by_multiset.setdefault(instance.numbers, []).append(index)
+        groups = sorted(by_multiset.values(), key=len)  # stable: random order among groups of one size
+        blocks = [groups[i : i + self.links] for i in range(0, len(groups) - self.links + 1, self.links)]
+        if not blocks:
+            raise UserError(
+                f"task.links={self.links} is more than there are held-out multisets ({len(groups)})"
+            )
+        chains = [chain for block in blocks for chain in zip(*block, strict=False)]
+        return sorted(chains, key=lambda chain: stream_hash("chain", *chain))
+
+    @cached_property
+    def _bounds(self) -> tuple[float, float]:
+        """Terciles of the chance that random attempts hit every link of a held-out chain."""
+        pool = self.base.pool.splits["heldout"]
+        return tercile_bounds([prod(pool[i].chance for i in chain) for chain in self._heldout])
+
+    def _accepts(self, part: Problem, link: list[Line]) -> bool:
+        return derivation.accepts(link, *terms(part), self.base.ceiling)
+
+    def _read(self, lines: list[Line]) -> tuple[list[list[Line] | None], int]:
+        """The lines of each link, None where it was not opened, and the link that the last line stands in."""
+        links: list[list[Line] | None] = [None] * self.links
+        here: list[Line] = []
+        links[0], at = here, 0
+        for line in lines:
+            label = self._labels.get(line[0], 0) if len(line) == 1 else 0
+            if label > at:
+                here, at = [], label
+                links[at] = here
+            else:
+                here.append(line)
+        return links, at
+
+
+def _parts(problem: Problem) -> tuple[Problem, ...]:
+    return problem.answer["parts"]

@@ -25,7 +25,7 @@ SPLITS = ("train", "tuning", "heldout")
 
 @dataclass
 class Countdown:
-    """Problems over `numbers` numbers, each in 1..`largest`; every result must be a whole number in 1..`ceiling`.
+    """Problems over `numbers` numbers in 1..`largest`; every result is a whole number in 1..`ceiling`.
 
     Problems are split by their multiset of numbers: `heldout_percent` of the multisets (by checksum) are
     judged on, `tuning_percent` serve to tune learning rates, and the others are trained on. Where a
@@ -61,9 +61,15 @@ class Countdown:
     @cached_property
     def pool(self) -> Pool:
         """All enumerated problems; made at first use, shared by equal configurations."""
-        return arithmetic.pool(
+        pool = arithmetic.pool(
             self.numbers, self.largest, self.ceiling, self.heldout_percent, self.tuning_percent
         )
+        for split in ("train", "heldout"):
+            if not pool.splits[split]:
+                raise UserError(
+                    f"task.largest={self.largest} leaves the {split} split empty: use a larger one"
+                )
+        return pool
 
     def size(self, split: str) -> int:
         """Number of distinct problems in a split."""
@@ -84,11 +90,13 @@ class Countdown:
 
     def verify(self, problem: Problem, completion: str) -> bool:
         """Is the attempt that stands at the end right? See `derivation`. Never raises on any text."""
-        return derivation.accepts(completion, *_terms(problem), self.ceiling)
+        lines, unfinished = read_lines(completion)
+        return not unfinished and derivation.accepts(lines, *terms(problem), self.ceiling)
 
     def answer(self, problem: Problem, completion: str) -> str:
         """What majority votes are counted over: the attempt that stands at the end."""
-        return derivation.standing(completion)
+        lines, unfinished = read_lines(completion)
+        return derivation.standing(lines) + " ".join(unfinished)
 
     def oracle(self, problem: Problem, completion_prefix: str) -> float:
         """1.0 if the attempt that stands at the end of the prefix can still be accepted, else 0.0.
@@ -96,13 +104,14 @@ class Countdown:
         Exact. An illegal line makes it 0.0 until a restart, which makes it 1.0 again; a line that is not
         complete yet is not read.
         """
-        return float(derivation.reachable(completion_prefix, *_terms(problem), self.ceiling))
+        lines, _ = read_lines(completion_prefix)
+        return float(derivation.reachable(lines, *terms(problem), self.ceiling))
 
     def behaviours(self, problem: Problem, completion: str) -> dict[str, float]:
         """Counts of complete lines: attempts, restarts, steps, illegal_steps, checks, wrong_checks; and
         gave_up (1.0 if the answer ends on a check of its own that is not `ok`)."""
         lines, unfinished = read_lines(completion)
-        found = derivation.conduct(lines, unfinished, *_terms(problem), self.ceiling)
+        found = derivation.conduct(lines, unfinished, *terms(problem), self.ceiling)
         return {name: float(count) for name, count in asdict(found).items()}
 
     def demonstrations(
@@ -123,11 +132,11 @@ class Countdown:
         for index in range(count):
             problem = self.problem(stream, "train", index)
             rng = Random(stream_hash("demonstration", seed, index))
-            yield problem, demonstrator.answer(*_terms(problem), self.ceiling, rng)
+            yield problem, demonstrator.answer(*terms(problem), self.ceiling, rng)
 
     def solutions(self, problem: Problem, most: int | None = None) -> list[str]:
-        """Correct answers of a single attempt, at most `most` of them; sums and products in one order only."""
-        numbers, target = _terms(problem)
+        """Correct answers of one attempt, at most `most` of them; sums and products in one order only."""
+        numbers, target = terms(problem)
         return list(islice(self._derivations(numbers, target), most))
 
     def _derivations(self, left: Numbers, target: int) -> Iterator[str]:
@@ -169,13 +178,13 @@ class Countdown:
                 raise UserError(f"{where}: no {key!r} among {', '.join(map(repr, item)) or 'no keys'}")
         numbers, target = item["numbers"], item["target"]
         if not isinstance(numbers, list) or len(numbers) != self.numbers:
-            raise UserError(f"{where}: numbers={numbers!r} must be a list of {self.numbers}, as in task.numbers")
+            raise UserError(f"{where}: numbers={numbers!r} must be a list of task.numbers={self.numbers}")
         for number in (*numbers, target):
             if type(number) is not int or not 1 <= number <= self.ceiling:
                 raise UserError(f"{where}: {number!r} is not a whole number in 1..{self.ceiling}")
         split = arithmetic.split_of(tuple(numbers), self.heldout_percent, self.tuning_percent)
         if split != "train":
-            raise UserError(f"{where}: numbers={numbers} belong to {split} problems, which are not trained on")
+            raise UserError(f"{where}: numbers={numbers} belong to the {split} split, not to be trained on")
         if target not in arithmetic.chances(tuple(numbers), self.ceiling):
             raise UserError(f"{where}: target={target} cannot be reached from numbers={numbers}")
         return arithmetic.instance(tuple(numbers), target, self.ceiling)
@@ -193,7 +202,8 @@ class Countdown:
         )
 
 
-def _terms(problem: Problem) -> tuple[Numbers, int]:
+def terms(problem: Problem) -> tuple[Numbers, int]:
+    """The numbers of a Countdown problem, in the prompt's order, and its target."""
     return problem.answer["numbers"], problem.answer["target"]
 
 
@@ -210,4 +220,5 @@ def _shuffled(numbers: Numbers, target: int) -> Numbers:
 def check_range(key: str, value: int, low: int, high: int) -> None:
     """Raises UserError unless low <= value <= high."""
     if not low <= value <= high:
-        raise UserError(f"task.{key}={value} must be in {low}..{high} (nearest: {min(max(value, low), high)})")
+        nearest = min(max(value, low), high)
+        raise UserError(f"task.{key}={value} must be in {low}..{high} (nearest: {nearest})")

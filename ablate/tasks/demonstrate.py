@@ -30,8 +30,8 @@ class Demonstrator:
         legal move, uniformly.
     persistence: after an attempt that its own check refuses, restart; otherwise give up.
     bail: after a step that is not the last, abandon the attempt without a check and restart.
-    longest: most tokens of a demonstration with its prompt, start and end token. A restart for which there
-        may be no room is not begun.
+    longest: most tokens of a demonstration with its prompt, start and end token. The last attempt for which
+        there is room is not followed by a restart.
     """
 
     skill: float = 0.1
@@ -59,20 +59,23 @@ class Demonstrator:
         restart = write(RESTART)
         text = ""
         while True:
-            tried, result = self._attempt(numbers, target, ceiling, rng)
+            used = around + text.count(" ")  # a space follows each token
+            may_restart = used + attempt + restart.count(" ") + attempt <= self.longest
+            tried, result = self._attempt(numbers, target, ceiling, rng, self.bail if may_restart else 0.0)
             text += tried
-            if result == target or (result is not None and rng.random() >= self.persistence):
-                return text
-            if around + (text + restart).count(" ") + attempt > self.longest:  # a space follows each token
+            again = result is None or (result != target and rng.random() < self.persistence)
+            if not (again and may_restart):
                 return text
             text += restart
 
-    def _attempt(self, numbers: Numbers, target: int, ceiling: int, rng: Random) -> tuple[str, int | None]:
+    def _attempt(
+        self, numbers: Numbers, target: int, ceiling: int, rng: Random, bail: float
+    ) -> tuple[str, int | None]:
         """The text of an attempt and its result, None if it was abandoned."""
         text, left = "", numbers
         while len(left) > 1:
             options = moves(left, ceiling)
-            if not options or (len(left) < len(numbers) and rng.random() < self.bail):
+            if not options or (len(left) < len(numbers) and rng.random() < bail):
                 return text, None
             if rng.random() < self.skill:
                 options = [move for move in options if target in chances(move.after, ceiling)] or options

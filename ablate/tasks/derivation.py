@@ -54,7 +54,8 @@ def read_lines(text: str) -> tuple[list[Line], Line]:
     words = text.split(" ")
     if not words[-1]:
         words.pop()
-    lines, line = [], []
+    lines: list[Line] = []
+    line: Line = []
     for word in words:
         if word == NEWLINE:
             lines.append(line)
@@ -96,7 +97,7 @@ def _claimed(line: Line) -> Numbers | None:
     return numbers if all(numbers) else None
 
 
-def last_attempt(lines: list[Line]) -> list[Line]:
+def last_attempt(lines: Sequence[Line]) -> Sequence[Line]:
     """The lines after the last restart."""
     for i in range(len(lines) - 1, -1, -1):
         if lines[i] == [RESTART]:
@@ -104,7 +105,7 @@ def last_attempt(lines: list[Line]) -> list[Line]:
     return lines
 
 
-def follow(attempt: Sequence[Line], numbers: Numbers, target: int, ceiling: int) -> tuple[Numbers, bool]:
+def _follow(attempt: Sequence[Line], numbers: Numbers, target: int, ceiling: int) -> tuple[Numbers, bool]:
     """The numbers that the attempt leaves, () once a line was illegal; and whether it is accepted."""
     left, accepted = numbers, False
     for line in attempt:
@@ -118,26 +119,20 @@ def follow(attempt: Sequence[Line], numbers: Numbers, target: int, ceiling: int)
     return left, accepted
 
 
-def accepts(text: str, numbers: Numbers, target: int, ceiling: int) -> bool:
-    """Is the attempt that stands at the end of this answer right? Earlier attempts need not be legal."""
-    lines, unfinished = read_lines(text)
-    return not unfinished and follow(last_attempt(lines), numbers, target, ceiling)[1]
+def accepts(lines: Sequence[Line], numbers: Numbers, target: int, ceiling: int) -> bool:
+    """Is the attempt that stands at the end of an answer right? Earlier attempts need not be legal."""
+    return _follow(last_attempt(lines), numbers, target, ceiling)[1]
 
 
-def reachable(text: str, numbers: Numbers, target: int, ceiling: int) -> bool:
-    """Can the attempt that stands at the end of this prefix still be accepted without a restart?
-
-    A line that is not complete yet is not read.
-    """
-    lines, _ = read_lines(text)
-    left, _ = follow(last_attempt(lines), numbers, target, ceiling)
+def reachable(lines: Sequence[Line], numbers: Numbers, target: int, ceiling: int) -> bool:
+    """Can the attempt that stands at the end still be accepted without a restart?"""
+    left, _ = _follow(last_attempt(lines), numbers, target, ceiling)
     return bool(left) and target in chances(left, ceiling)
 
 
-def standing(text: str) -> str:
+def standing(lines: Sequence[Line]) -> str:
     """The attempt that stands at the end, as text."""
-    lines, unfinished = read_lines(text)
-    return " ".join(word for line in [*last_attempt(lines), unfinished] for word in line)
+    return "".join(write(*line) for line in last_attempt(lines))
 
 
 @dataclass
@@ -153,9 +148,7 @@ class Conduct:
     gave_up: int = 0
 
 
-def conduct(
-    lines: Sequence[Line], unfinished: Line, numbers: Numbers, target: int, ceiling: int
-) -> Conduct:
+def conduct(lines: Sequence[Line], unfinished: Line, numbers: Numbers, target: int, ceiling: int) -> Conduct:
     """Count what complete lines do; `unfinished` is what follows them.
 
     A step is judged against what the line before it claims to be left, so that one mistake counts once.

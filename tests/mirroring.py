@@ -1,0 +1,76 @@
+"""What the tests of the mirror share: a run to record, and both sides of the comparison."""
+
+import json
+import math
+
+from ablate.mlflow_store import connect
+from ablate.record import Record
+
+EXPERIMENT = "trial"
+CONFIG = {
+    "seed": 0,
+    "strategy": {"name": "guess_check", "n": 8, "stop": ["ok", "no"]},
+    "empty": {},
+    "none": None,
+    "on": True,
+    "blank": "",
+    "long": "x" * 900,
+    "many": {f"p{i}": i for i in range(130)},
+}
+
+
+def start(folder, name="guess_check/s0"):
+    record = Record(folder)
+    record.write_config(CONFIG)
+    record.write_meta(name, {"experiment": "demo", "strategy": "guess_check", "seed": "0", "sweep": "w1"})
+    return record
+
+
+def row(step, salt=0.0):
+    return {
+        "step": step,
+        "train/reward": step / 7 + salt,
+        "budget/tokens": 100 * step,
+        "on": step % 2 == 0,
+        "learner": {"loss": math.nan if step % 5 == 3 else 1.0 / (step + 1)},
+        "note": "text",
+    }
+
+
+def expected(folder):
+    """(name, step) -> (value, timestamp in ms), straight from the JSONL; each must occur once."""
+    points = {}
+    for stream in ("steps", "evaluations"):
+        path = folder / f"{stream}.jsonl"
+        for line in path.read_text().splitlines() if path.exists() else []:
+            read = json.loads(line)
+            stamp = round(read["time"] * 1000)
+            flat = {"learner/loss": read["learner"]["loss"]} if "learner" in read else {}
+            flat |= {name: value for name, value in read.items() if name not in ("step", "time")}
+            for name in read.get("nonfinite", []):
+                flat[name] = math.nan
+            for name, value in flat.items():
+                if isinstance(value, int | float):
+                    name = name.replace("@", "_at_")
+                    assert (name, read["step"]) not in points
+                    points[name, read["step"]] = (float(value), stamp)
+    return points
+
+
+def stored(uri, run_id):
+    client = connect(uri)
+    points = {}
+    for name in client.get_run(run_id).data.metrics:
+        for metric in client.get_metric_history(run_id, name):
+            assert (name, metric.step) not in points, "a point was stored twice"
+            points[name, metric.step] = (metric.value, metric.timestamp)
+    return points
+
+
+def assert_mirrored(uri, folder, run_id):
+    assert repr(sorted(stored(uri, run_id).items())) == repr(sorted(expected(folder).items()))
+
+
+def runs(uri):
+    client = connect(uri)
+    return client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])

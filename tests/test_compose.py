@@ -1,0 +1,167 @@
+"""Command lines to configurations: bad ones in one line, the user's own files, sweeps checked in full."""
+
+import sys
+
+import pytest
+
+from ablate.compose import compose, plan
+from ablate.config import build
+from ablate.types import UserError
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+BAD = [
+    ("strategy=gues_check", "unknown strategy gues_check; did you mean guess_check?; choices: guess_check"),
+    ("task=countdwn", "unknown task countdwn; did you mean countdown?; choices: chain, countdown"),
+    ("strategy/credit=proces", "unknown strategy/credit proces; choices: outcome"),
+    ("strategy/credt=outcome", "unknown group strategy/credt; did you mean strategy/credit?"),
+    ("hydra/launcher=jobli", "unknown hydra/launcher jobli; did you mean joblib?"),
+    ("experiment=smok", "unknown experiment smok; did you mean smoke?"),
+    ("strategy=null", "strategy=null names no choice; choices: guess_check"),
+    ("learner.lrr=1", "unknown key learner.lrr; did you mean learner.lr?"),
+    ("+learner.lrr=1", "unknown key learner.lrr; did you mean learner.lr?"),
+    ("lerner.lr=1", "unknown key lerner.lr; did you mean learner.lr?"),
+    ("learner={lrr:1}", "unknown key learner.lrr; did you mean learner.lr?"),
+    ("lr=1e-3", "unknown key lr; did you mean learner.lr?"),
+    ("sed=1", "unknown key sed; did you mean seed?"),
+    ("seed.x=1", "unknown key seed.x"),
+    ("task.numbrs=4", "unknown key task.numbrs; did you mean task.numbers?"),
+    ("model.warm_start.stps=1", "unknown key model.warm_start.stps; did you mean model.warm_start.steps?"),
+    ("hydra.foo=1", "unknown key hydra.foo; python -m ablate --cfg hydra lists Hydra's own"),
+    ("hydra.launcher.n_jobs=2", "unknown key hydra.launcher.n_jobs: choose another launcher"),
+    ("learner.lr=abc", "learner.lr=abc is not a number"),
+    ("seed=x", "seed=x is not a whole number"),
+    ("seed=1.5", "seed=1.5 is not a whole number"),
+    ("progress=maybe", "progress=maybe is not true or false"),
+    ("task.numbers=x", "task.numbers=x is not a whole number"),
+    ("sampling=3", "sampling=3: sampling has keys of its own"),
+    ("seed=", "seed= has no value"),
+    ("seed", "seed is not of the form key=value"),
+    ("countdown", "countdown is not of the form key=value; did you mean task=countdown?"),
+    ("learner.lr==3", "cannot read learner.lr==3: extraneous input '='; expected key=value"),
+    ("learner.lr=[1", "cannot read learner.lr=[1: "),
+    ("seed=${nowhere}", "seed: Interpolation key 'nowhere' not found"),
+    ("seed=0,1", "seed=0,1 has several values: add -m"),
+    ("~task", "task is not chosen"),
+    ("task._target_=ablate.tasks.countdown.Countdwn", "did you mean Countdown?"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_a_mistake_is_told_in_one_line_with_the_nearest_valid_choice(line, message):
+    with pytest.raises(UserError) as caught:
+        compose([line])
+    text = str(caught.value)
+    assert message in text and "\n" not in text
+    assert "+" not in text.replace(line, "").replace("c++", "")  # never advises to add an unknown key
+
+
+@pytest.mark.parametrize("unit", ["flops", "tokens", "seconds"])
+def test_the_unit_on_the_command_line_replaces_the_presets(unit):
+    budget = compose([f"budget.{unit}=1e5"]).budget
+    assert {name: budget[name] for name in ("flops", "tokens", "seconds") if budget[name]} == {unit: 1e5}
+    assert plan([f"budget.{unit}=1e5,2e5"], multirun=True).config.budget[unit] == 1e5
+
+
+def test_two_units_on_the_command_line_are_refused():
+    with pytest.raises(UserError, match=r"budget.tokens=1e5 and budget.flops=1e9 are both set"):
+        compose(["budget.tokens=1e5", "budget.flops=1e9"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["seed=0,x"], "seed=x is not a whole number"),
+        (["seed=0,1", "strategy=guess_check,mtcs"], "unknown strategy mtcs"),
+        (["learner.lr=1e-3,1e-4,0"], "learner.lr=0.0 is too small"),
+        (["learner.lr=interval(0,1)"], "learner.lr=0.0 is too small"),
+        (["task=glob(zz*)"], "matches nothing"),
+        (["hydra.job.name=a,b"], "hydra.job.name=a,b has several values: settings of Hydra itself take one"),
+    ],
+)
+def test_every_choice_of_a_sweep_is_checked_first(lines, message):
+    with pytest.raises(UserError, match=message):
+        plan(lines, multirun=True)
+
+
+def test_sweeps_are_handed_on_as_they_were_written():
+    checked = plan(["task=glob(*)", "seed=range(0,3)", "strategy.source.n=4,8"], multirun=True)
+    assert checked.overrides == ["task=glob(*)", "seed=range(0,3)", "++strategy.source.n=4,8"]
+
+
+IDEA = """
+from dataclasses import dataclass
+from strategies.guess_check import Outcome
+
+@dataclass
+class Shifted(Outcome):
+    shift: float = 0.5
+"""
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_the_users_own_strategy_merges_with_the_built_in_ones(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "strategies.my_idea", raising=False)
+    write(tmp_path / "strategies/my_idea.py", IDEA)
+    write(tmp_path / "conf/strategy/credit/shifted.yaml", "_target_: strategies.my_idea.Shifted\n")
+    axes = "defaults: [{source: sample}, {recovery: none}, {credit: shifted}]\nname: my_idea\n"
+    write(tmp_path / "conf/strategy/my_idea.yaml", axes)
+    cfg = compose(["strategy=my_idea", "strategy.credit.shift=2", "strategy.credit.scale=none"])
+    assert cfg.strategy.name == "my_idea" and cfg.strategy.source.n == 8
+    credit = build(cfg.strategy.credit)
+    assert (credit.shift, credit.scale, credit.baseline) == (2.0, "none", "mean")
+    with pytest.raises(UserError, match=r"strategy.credit.shift=x is not a number"):
+        compose(["strategy=my_idea", "strategy.credit.shift=x"])
+    with pytest.raises(UserError, match=r"did you mean strategy.credit.shift"):
+        compose(["strategy/credit=shifted", "strategy.credit.shft=1"])
+    with pytest.raises(UserError, match=r"unknown strategy my_ide; did you mean my_idea\?"):
+        compose(["strategy=my_ide"])
+    write(tmp_path / "conf/strategy/bad.yaml", "name: [1\nother: 2\n")
+    with pytest.raises(UserError, match=r"conf/strategy/bad.yaml, line 2"):
+        compose(["strategy=bad"])
+
+
+def test_an_experiment_can_choose_set_and_sweep(tmp_path):
+    text = """# @package _global_
+defaults:
+  - override /task: chain
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      seed: 0,1
+      strategy.source.n: 4,8
+learner:
+  lr: 1e-3
+"""
+    write(tmp_path / "conf/experiment/mine.yaml", text)
+    checked = plan(["experiment=mine", "learner.problems=16"])
+    assert checked.multirun and checked.config.learner.lr == 1e-3 and checked.config.learner.problems == 16
+    assert checked.config.task._target_.endswith("Chain") and checked.config.strategy.source.n == 4
+    assert {"seed=0,1", "++strategy.source.n=4,8", "hydra.sweeper.params=null"} <= set(checked.overrides)
+    write(tmp_path / "conf/experiment/mine.yaml", text.replace("4,8", "4,x"))
+    with pytest.raises(UserError, match=r"strategy.source.n=x is not a whole number"):
+        plan(["experiment=mine"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("strategies/__init__.py", "strategies/__init__.py hides the built-in strategies: remove this file"),
+        ("strategies/guess_check.py", "strategies/guess_check.py has the name of a built-in file: rename it"),
+        ("conf/task/chain.yaml", "conf/task/chain.yaml has the name of a built-in file: rename it"),
+    ],
+)
+def test_files_that_would_hide_each_other_are_refused(tmp_path, name, message):
+    write(tmp_path / name, "")
+    with pytest.raises(UserError, match=message):
+        compose()

@@ -1,0 +1,211 @@
+"""Whole runs on a tiny model: the same seeds give the same run, killed or not."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ablate.record import load_evaluation, read_jsonl
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ["experiment=smoke", "threads=1", "strategy=guess_check"]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def command(cache: Path, results: Path, *overrides: str) -> list[str]:
+    paths = [f"paths.cache={cache}", f"paths.results={results}"]
+    return [sys.executable, "-m", "ablate", *SMOKE, *paths, *overrides]
+
+
+def ablate(cache: Path, results: Path, *overrides: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(cache, results, *overrides), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr + done.stdout
+    return done
+
+
+def only_run(results: Path) -> Path:
+    (folder,) = (path for path in results.glob("*/*") if (path / "config.yaml").exists())
+    return folder
+
+
+def trace(folder: Path) -> list[dict]:
+    """All that a run computed, without clocks."""
+    rows = [*read_jsonl(folder / "steps.jsonl"), *read_jsonl(folder / "evaluations.jsonl")]
+    skip = ("time", "seconds/", "system/")
+    return [{k: v for k, v in row.items() if not k.startswith(skip)} for row in rows]
+
+
+@pytest.fixture(scope="session")
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    results = tmp_path_factory.mktemp("whole")
+    ablate(cache, results)
+    return only_run(results)
+
+
+def test_a_run_learns_and_leaves_a_complete_record(whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["finished"]
+    assert summary["after"]["pass@1"] > summary["before"]["pass@1"] + 0.05
+    budget = summary["budget"]
+    assert budget["declared"] <= budget["spent"] <= budget["declared"] * (1 + budget["largest_batch"])
+    steps = read_jsonl(whole / "steps.jsonl")
+    assert [row["step"] for row in steps] == list(range(1, summary["steps"] + 1))
+    evaluations = read_jsonl(whole / "evaluations.jsonl")
+    assert evaluations[0]["step"] == 0 and evaluations[-1]["step"] == summary["steps"]
+    columns = load_evaluation(whole, summary["steps"])
+    assert columns["solved"].mean() == pytest.approx(summary["after"]["pass@1"])
+    assert len(columns["solved"]) == summary["problems"] * summary["samples"]
+    assert "pass@1" in (whole / "summary.md").read_text()
+    # tokens on the ledger = tokens that the steps say were sampled
+    sampled = sum(row["train/length"] * 8 * 8 for row in steps)
+    assert summary["totals"]["tokens"] == pytest.approx(sampled)
+
+
+def test_the_policy_loads_with_transformers(whole: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(whole / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(whole / "policy")
+    prompt = tokenizer(tokenizer.bos_token + " 2 3 : 5 \n", add_special_tokens=False, return_tensors="pt")
+    out = model.generate(**prompt, max_new_tokens=20, do_sample=False)
+    assert "=" in tokenizer.decode(out[0])
+
+
+def test_the_same_seeds_give_the_same_run(cache: Path, whole: Path, tmp_path: Path) -> None:
+    ablate(cache, tmp_path, "fresh=true")
+    assert trace(only_run(tmp_path)) == trace(whole)
+
+
+def test_another_sampling_seed_changes_the_draws_alone(cache: Path, whole: Path, tmp_path: Path) -> None:
+    ablate(cache, tmp_path, "sampling_seed=7")
+    other = only_run(tmp_path)
+    first, second = (read_jsonl(folder / "evaluations.jsonl")[0] for folder in (whole, other))
+    assert first["heldout/pass@1"] == second["heldout/pass@1"]  # same start, same evaluation
+    for folder in (whole, other):
+        assert (folder / "steps.jsonl").exists()
+    a, b = (read_jsonl(folder / "steps.jsonl") for folder in (whole, other))
+    assert a[0]["train/problems"] == b[0]["train/problems"]
+    assert a[0]["train/solved"] != b[0]["train/solved"] or a[0]["train/length"] != b[0]["train/length"]
+
+
+@pytest.mark.parametrize("after", [0, 3, 9])
+def test_a_killed_run_resumes_bit_for_bit(cache: Path, whole: Path, tmp_path: Path, after: int) -> None:
+    """kill -9 when `after` steps are on disk (0: in the first evaluation), then the same command again."""
+    victim = subprocess.Popen(
+        command(cache, tmp_path), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_for(tmp_path, "steps.jsonl" if after else "evaluations.jsonl", max(after, 1), victim)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    refused = ablate(cache, tmp_path, code=2)
+    assert "resume=true" in refused.stderr and "Traceback" not in refused.stderr
+    ablate(cache, tmp_path, "resume=true")
+    folder = only_run(tmp_path)
+    assert trace(folder) == trace(whole)
+    for row in read_jsonl(whole / "evaluations.jsonl"):
+        ours, theirs = load_evaluation(folder, row["step"]), load_evaluation(whole, row["step"])
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    ours, theirs = ((f / "policy" / "model.safetensors").read_bytes() for f in (folder, whole))
+    assert ours == theirs
+
+
+def wait_for(results: Path, name: str, lines: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any(len(path.read_bytes().splitlines()) >= lines for path in results.glob(f"*/*/{name}")):
+            return
+        assert process.poll() is None, "the run ended before it was killed"
+        time.sleep(0.01)
+    raise AssertionError(f"no {lines} lines in {name}")
+
+
+def test_ctrl_c_leaves_a_resumable_run(cache: Path, whole: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(command(cache, tmp_path), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path, "steps.jsonl", 2, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "resume=true" in errors and "Traceback" not in errors
+    ablate(cache, tmp_path, "resume=true")
+    assert trace(only_run(tmp_path)) == trace(whole)
+
+
+def test_a_finished_run_shows_its_summary_and_is_not_run_again(cache: Path, whole: Path) -> None:
+    before = (whole / "steps.jsonl").stat().st_mtime_ns
+    done = ablate(cache, whole.parents[1])
+    assert "finished already" in done.stdout and "pass@1" in done.stdout
+    assert (whole / "steps.jsonl").stat().st_mtime_ns == before
+
+
+def test_fresh_keeps_the_earlier_run(cache: Path, whole: Path, tmp_path: Path) -> None:
+    ablate(cache, tmp_path)
+    ablate(cache, tmp_path, "fresh=true")
+    folders = sorted(path.name for path in tmp_path.glob("smoke/*"))
+    assert len(folders) == 2 and folders[1] == folders[0] + ".before-1"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["budget.tokens=0"], ["budget.tokens"]),
+        (["budget.tokens=100"], ["budget.tokens", "smallest", "2.05e+03"]),
+        (["budget.tokens=null", "budget.flops=1e3"], ["budget.flops", "smallest"]),
+        (["learner.lr=abc"], ["learner.lr", "abc"]),
+        (["strategy=gues_check"], ["gues_check", "guess_check"]),
+        (["task.problem_file={broken}"], ["broken.jsonl", "2"]),
+    ],
+)
+def test_mistakes_are_one_line(cache: Path, tmp_path: Path, overrides: list[str], words: list[str]) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"numbers": [1, 2], "target": 3}\n{"numbers": [1, 2], "targ\n')
+    done = ablate(cache, tmp_path / "out", *(o.format(broken=broken) for o in overrides), code=2)
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unwritable_results_folder_is_named(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = ablate(cache, tmp_path / "file", code=2)
+    assert str(tmp_path / "file") in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(cache: Path, whole: Path, tmp_path: Path) -> None:
+    victim = subprocess.Popen(
+        command(cache, tmp_path), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_for(tmp_path, "steps.jsonl", 9, victim)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    newest = max(only_run(tmp_path).glob("checkpoints/checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    weights = bytearray((newest / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (newest / "model.safetensors").write_bytes(weights)
+    done = ablate(cache, tmp_path, "resume=true")
+    assert f"{newest.name} is damaged (model.safetensors has changed)" in done.stderr
+    assert trace(only_run(tmp_path)) == trace(whole)
+
+
+def test_nan_stops_the_run_with_its_last_good_checkpoint(cache: Path, tmp_path: Path) -> None:
+    """A learning rate beyond reason overflows the weights; what was good is still there."""
+    done = ablate(cache, tmp_path, "learner.lr=1e30", "learner.max_grad_norm=1e30", code=2)
+    assert "learner.lr" in done.stderr and "Traceback" not in done.stderr
+    folder = only_run(tmp_path)
+    assert json.loads((folder / "failure.json").read_text())
+
+
+def test_every_seed_has_its_own_start(cache: Path, whole: Path, tmp_path: Path) -> None:
+    ablate(cache, tmp_path, "seed=1", "budget.tokens=3e3")
+    other = read_jsonl(only_run(tmp_path) / "evaluations.jsonl")[0]
+    assert other["heldout/pass@1"] != read_jsonl(whole / "evaluations.jsonl")[0]["heldout/pass@1"]
