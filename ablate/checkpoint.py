@@ -68,7 +68,9 @@ def latest(folder: Path) -> Path | None:
             return path
         print(f"checkpoint {path} is damaged ({damage}): trying the one before", file=sys.stderr)
     if found:
-        raise UserError(f"every checkpoint in {folder} is damaged; fresh=true starts again and keeps the old record")
+        raise UserError(
+            f"every checkpoint in {folder} is damaged; fresh=true starts again and keeps the old record"
+        )
     return None
 
 

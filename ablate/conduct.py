@@ -32,8 +32,8 @@ LARGE_BATCH = 0.02  # share of the budget; a batch above it makes the overshoot 
 class Conductor(TrainerCallback):
     """Milestones, record, checkpoints, progress.
 
-    evaluate(longest): judges the policy as it is, decoding up to `longest` tokens. figures(): the last batch's
-    diagnostics. updated(): to be called when the weights have changed.
+    evaluate(longest): judges the policy as it is, decoding up to `longest` tokens. figures(): a hash
+    of the last batch's problems, and its diagnostics. updated(): to be called when the weights have changed.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Conductor(TrainerCallback):
         bar: Bar | None,
         stop: StopRequest,
         evaluate: Callable[[int], Evaluation],
-        figures: Callable[[], dict[str, float]],
+        figures: Callable[[], tuple[str, dict[str, float]]],
         updated: Callable[[], None],
     ) -> None:
         self._config, self._record, self._ledger, self._bar, self._stop = config, record, ledger, bar, stop
@@ -133,19 +133,19 @@ class Conductor(TrainerCallback):
     # -- parts ----------------------------------------------------------------------------------------------
 
     def _write_step(self, step: int) -> None:
-        figures = self._figures()
+        stream, figures = self._figures()
         mean = figures["solved"]
         self._solved = mean if self._solved is None else 0.9 * self._solved + 0.1 * mean
         row = {f"train/{name}": value for name, value in figures.items()}
         row |= {f"learner/{name}": value for name, value in self.learner.report.items()}
-        row["learner/lr"] = self.learner.lr_scheduler.get_last_lr()[0]
+        row["learner/lr"] = self.learner.last_lr
         row |= self._budget()
         row["seconds/step"] = time.monotonic() - self._step_started
         now = time.monotonic()
         if now - self._system_sampled > SYSTEM_EVERY:
             self._system_sampled = now
             row |= system_metrics()
-        self._record.append("steps", {"step": step, **row})
+        self._record.append("steps", {"step": step, "problems": stream, **row})
 
     def _budget(self) -> dict[str, float]:
         totals = {f"budget/{name}": value for name, value in self._ledger.totals().items()}
@@ -160,19 +160,20 @@ class Conductor(TrainerCallback):
         self.seconds["evaluate"] += time.monotonic() - begun
         self._heldout = result.metrics["pass@1"]
         row = {f"heldout/{name}": value for name, value in result.metrics.items()}
-        self._record.write_evaluation(step, result.columns, {"milestone": share, "problems": result.problems, **row, **self._budget()})
+        self._record.write_evaluation(
+            step, result.columns, {"milestone": share, "problems": result.problems, **row, **self._budget()}
+        )
         if self._bar is not None:
             spent = f"{self._ledger.spent:.2e} {self._ledger.unit}" if step else "before training"
-            self._bar.message(
-                f"  held-out pass@1 {result.metrics['pass@1']:.3f} ± {1.96 * result.metrics['pass@1_se']:.3f}, "
-                f"length {result.metrics['length']:.1f}  ({spent})"
-            )
+            accuracy, error = result.metrics["pass@1"], 1.96 * result.metrics["pass@1_se"]
+            text = f"pass@1 {accuracy:.3f} ± {error:.3f}, length {result.metrics['length']:.1f}  ({spent})"
+            self._bar.message(f"  held-out {text}")
 
     def _say_large(self) -> None:
         fits = max(1, int(self._config.learner.problems * LARGE_BATCH / self.batch_share))
         text = (
-            f"  one batch costs {self.batch_share:.1%} of the budget, more than {LARGE_BATCH:.0%}: results at equal "
-            f"spend get coarse; learner.problems={fits} would fit"
+            f"  one batch costs {self.batch_share:.1%} of the budget, more than {LARGE_BATCH:.0%}: "
+            f"results at equal spend get coarse; learner.problems={fits} would fit"
         )
         if self._bar is not None:
             self._bar.message(text)

@@ -47,7 +47,7 @@ class LearnerConfig:
     """Credited groups -> gradient: AdamW on one of TRL's losses."""
 
     problems: int = limited(32, at_least=1)  # per batch
-    lr: float = limited(6e-4, above=0)
+    lr: float = limited(3e-4, above=0)
     beta1: float = limited(0.9, at_least=0, below=1)
     beta2: float = limited(0.95, at_least=0, below=1)
     weight_decay: float = limited(0.0, at_least=0)
@@ -86,7 +86,6 @@ class EvaluateConfig:
     split: Literal["heldout", "tuning", "train"] = "heldout"
     long_cap_factor: int = limited(2, at_least=1)  # decode up to this multiple of sampling.cap
     temperature: float = limited(1.0, above=0)
-    max_rows: int = limited(1024, at_least=1)  # sequences generated at once
 
 
 @dataclass

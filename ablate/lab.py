@@ -71,7 +71,7 @@ class Laboratory:
         """Judge answers; one that does not end with the end token is not solved."""
         texts = self._policy.decode([trajectory.completion for trajectory in trajectories])
         return [
-            replace(t, solved=self._ended(t) and self._task.verify(t.problem, text))
+            replace(t, solved=self._ended(t) and t.length <= self.cap and self._task.verify(t.problem, text))
             for t, text in zip(trajectories, texts, strict=True)
         ]
 

@@ -11,17 +11,19 @@ by tokens, and weighs each micro-batch so that the sum is the loss of the whole 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import trl.trainer.utils
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from ablate.rows import Row, collate, micro_batches, rows_of
 from ablate.types import Group
 
 if TYPE_CHECKING:
@@ -36,95 +38,11 @@ PER_ROW = ("grpo", "sapo", "dr_grpo", "luspo")
 PER_TOKEN = ("bnpo",)
 PER_BATCH = ("dapo", "cispo", "vespo")
 LOSS_TYPES = PER_ROW + PER_TOKEN + PER_BATCH
+HEAD_TILE = 32768  # TRL's own width
 
 
 class NonFiniteLoss(RuntimeError):
     """The loss or the gradient is NaN or infinite; the weights have not been touched."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One training row: prompt, completion (T tokens), and per completion token: is it the policy's own,
-    its log-probability when sampled, its advantage."""
-
-    prompt: tuple[int, ...]
-    completion: tuple[int, ...]
-    mask: tuple[bool, ...]
-    logprobs: tuple[float, ...]
-    advantages: tuple[float, ...]
-
-    @property
-    def length(self) -> int:
-        """Tokens, prompt included."""
-        return len(self.prompt) + len(self.completion)
-
-    @property
-    def signal(self) -> bool:
-        """Does any unmasked token carry an advantage?"""
-        return any(a != 0.0 and m for a, m in zip(self.advantages, self.mask, strict=True))
-
-
-def rows_of(groups: Sequence[Group]) -> list[Row]:
-    """One Row per trajectory that has anything to learn from: a Step's advantage goes to each of its tokens,
-    times the Step's weight. Raises ValueError, with counts, where advantages do not match steps or
-    log-probabilities tokens."""
-    rows = []
-    for g, group in enumerate(groups):
-        for i, trajectory in enumerate(group):
-            where = f"group {g}, trajectory {i} ({trajectory.problem.id})"
-            if len(trajectory.advantages) != len(trajectory.steps):
-                raise ValueError(
-                    f"{where}: {len(trajectory.advantages)} advantages for {len(trajectory.steps)} steps"
-                )
-            mask: list[bool] = []
-            logprobs: list[float] = []
-            advantages: list[float] = []
-            for s, (step, advantage) in enumerate(zip(trajectory.steps, trajectory.advantages, strict=True)):
-                if step.logprobs is not None and len(step.logprobs) != len(step.tokens):
-                    raise ValueError(
-                        f"{where}: step {s} has {len(step.logprobs)} logprobs for {len(step.tokens)} tokens"
-                    )
-                own = step.logprobs is not None
-                mask += [own] * len(step.tokens)
-                logprobs += step.logprobs if step.logprobs is not None else [0.0] * len(step.tokens)
-                advantages += [advantage * step.weight] * len(step.tokens)
-            if any(mask):
-                prompt, completion = trajectory.problem.tokens, trajectory.completion
-                rows.append(Row(prompt, completion, tuple(mask), tuple(logprobs), tuple(advantages)))
-    return rows
-
-
-def micro_batches(rows: Sequence[Row], limit: int) -> list[list[Row]]:
-    """Rows by length, cut so that rows x longest stays within `limit` tokens (at least one row each)."""
-    out: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: row.length):
-        if out and (len(out[-1]) + 1) * row.length <= limit:
-            out[-1].append(row)
-        else:
-            out.append([row])
-    return out
-
-
-def collate(rows: Sequence[Row], pad: int, scale: float, device: Any) -> dict[str, Any]:
-    """TRL's tensors: prompts padded left, completions right, (B, P) and (B, T); advantages times `scale`."""
-    width = max(len(row.prompt) for row in rows)
-    longest = max(len(row.completion) for row in rows)
-
-    def right(values: list[Sequence[Any]], fill: Any, dtype: Any) -> torch.Tensor:
-        padded = [[*value, *[fill] * (longest - len(value))] for value in values]
-        return torch.tensor(padded, dtype=dtype, device=device)
-
-    prompts = [[pad] * (width - len(row.prompt)) + list(row.prompt) for row in rows]
-    prompt_mask = [[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows]
-    return {
-        "prompt_ids": torch.tensor(prompts, device=device),
-        "prompt_mask": torch.tensor(prompt_mask, device=device),
-        "completion_ids": right([row.completion for row in rows], pad, torch.long),
-        "completion_mask": right([[1] * len(row.completion) for row in rows], 0, torch.long),
-        "tool_mask": right([row.mask for row in rows], 0, torch.long),
-        "old_per_token_logps": right([row.logprobs for row in rows], 0.0, torch.float32),
-        "advantages": right([row.advantages for row in rows], 0.0, torch.float32) * scale,
-    }
 
 
 class _Ticks(IterableDataset):
@@ -224,6 +142,10 @@ class Learner(GRPOTrainer):
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)
+        # TRL's output head takes tiles this wide out of fresh memory; for a small vocabulary, reaching across
+        # the unused part costs 14 % of a training pass on a CPU
+        vocabulary = policy.model.get_output_embeddings().weight.shape[0]
+        trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(HEAD_TILE, vocabulary)
 
     # -- data -----------------------------------------------------------------------------------------------
 
@@ -239,13 +161,19 @@ class Learner(GRPOTrainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    @property
+    def last_lr(self) -> float:
+        """The learning rate of the last step."""
+        assert self.lr_scheduler is not None
+        return float(self.lr_scheduler.get_last_lr()[0])
+
     def _lr_factor(self, step: int) -> float:
         warm = min(1.0, (step + 1) / max(1, self._config.warmup_steps))
         fraction = self._ledger.fraction
         if self._config.schedule == "linear":
             return warm * (1.0 - fraction)
         if self._config.schedule == "cosine":
-            return warm * float(0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * fraction))))
+            return warm * 0.5 * (1.0 + math.cos(math.pi * fraction))
         return warm
 
     # -- one step -------------------------------------------------------------------------------------------
@@ -367,10 +295,12 @@ class Learner(GRPOTrainer):
         kept = str(self.args.output_dir)
         with appear(kept, self.state.global_step, state, self.args.should_save) as partial:
             self.args.output_dir = partial
+            self.accelerator.wait_for_everyone()  # the folder is there
             try:
                 super()._save_checkpoint(model, trial)
             finally:
                 self.args.output_dir = kept
+            self.accelerator.wait_for_everyone()  # all have written their part
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back the learner's own part of a checkpoint's state."""

@@ -39,11 +39,14 @@ __all__ = [
 ]
 
 LONGEST_PAUSE = 120.0  # seconds between attempts while the server is away
+SHARE = 0.003  # of the time that pushes may take from the run's process; they get rarer, up to RARER times
+RARER = 3.0
 
 
 @dataclass(frozen=True)
 class MirrorCost:
-    """What mirroring cost the run's process so far, loading MLflow included."""
+    """What mirroring cost the run's process so far. Importing MLflow does not count (TRL does it anyway),
+    loading its database layer does."""
 
     cpu_seconds: float
     wall_seconds: float  # mostly beside the training, in the mirror's thread
@@ -65,11 +68,11 @@ class Mirror:
         self._pushes = self._failures = 0
         self._closing = threading.Event()
         self._deadline = 0.0
+        quieten()
+        import mlflow  # noqa: F401
+
         with self._measured(), without_gc():
             try:
-                quieten()
-                import mlflow  # noqa: F401
-
                 if sqlite_path(uri):  # others would make the run wait for a network
                     connect(uri)
             except Exception as error:  # the pushes meet it again and report it
@@ -98,13 +101,19 @@ class Mirror:
     def _run(self) -> None:
         pause = 0.0
         while not self._closing.wait(pause):
+            before = self._cpu
             self._push(60.0, "RUNNING")
-            pause = min(self.every_seconds * 2**self._failures, max(self.every_seconds, LONGEST_PAUSE))
+            if self._failures:
+                longest = max(self.every_seconds, LONGEST_PAUSE)
+                pause = min(self.every_seconds * 2 ** min(self._failures, 10), longest)
+            else:
+                affordable = min((self._cpu - before) / SHARE, RARER * self.every_seconds)
+                pause = max(self.every_seconds, affordable)
         self._push(self._deadline - time.monotonic(), "KILLED")
 
     def _push(self, deadline_seconds: float, idle_status: str) -> None:
+        verify = self._pushes == 0 or self._failures > 0
         with self._measured():
-            verify = self._pushes == 0 or self._failures > 0
             self.result = push(
                 self.folder,
                 self.uri,

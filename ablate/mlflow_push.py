@@ -64,7 +64,7 @@ def push(
     try:
         from filelock import FileLock
 
-        with FileLock(sender.folder / ".mlflow.lock", timeout=min(deadline_seconds, 10.0)):
+        with FileLock(sender.folder / ".mlflow.lock", timeout=max(0.0, min(deadline_seconds, 10.0))):
             sender.run(idle_status, verify)
     except Exception as error:  # SQL drivers, HTTP and cloud storage each raise their own
         return sender.result(reason(error))

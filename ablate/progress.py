@@ -38,7 +38,8 @@ class Bar:
         left = "--:--" if gained <= 0 else _clock((self.total - done) / gained * (now - self.started))
         filled = round(20 * share)
         shown = " · ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
-        return f"{self.label} {'━' * filled}{'─' * (20 - filled)} {share:4.0%} · {shown}{' · ' if shown else ''}{left} left"
+        parts = [f"{self.label} {'━' * filled}{'─' * (20 - filled)} {share:4.0%}", shown, f"{left} left"]
+        return " · ".join(part for part in parts if part)
 
     def _write(self, line: str, end: str) -> None:
         if self.live:
@@ -72,7 +73,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def TrainerBar(label: str, steps: int) -> Any:  # noqa: N802 - stands for the class it makes
+def TrainerBar(label: str, steps: int) -> Any:
     """A transformers callback that shows a Bar over `steps`; transformers is imported on the first call."""
     from transformers import TrainerCallback
 

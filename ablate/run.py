@@ -6,12 +6,13 @@ evaluate -> record -> summary.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
@@ -19,8 +20,9 @@ from ablate import config as configuration
 from ablate import runtime
 from ablate.checkpoint import latest, load_state
 from ablate.ledger import UNITS, Account, Ledger
+from ablate.randomness import hash64
 from ablate.record import Record, status
-from ablate.strategy import Strategy
+from ablate.strategy import AXES, Strategy
 from ablate.types import Group, Task, UserError
 
 if TYPE_CHECKING:
@@ -30,9 +32,10 @@ if TYPE_CHECKING:
 def run(config: Config) -> Path:
     """Do what the config says; returns the run's folder. A mistake of the user's is a UserError."""
     folder = configuration.run_folder(config)
-    parts = {key: configuration.build(config[key]) for key in ("task", "model", "engine")}
-    axes = {axis: configuration.build(config.strategy[axis]) for axis in ("source", "recovery", "credit")}
+    parts = {key: configuration.build(getattr(config, key)) for key in ("task", "model", "engine")}
+    axes = {axis: configuration.build(getattr(config.strategy, axis)) for axis in AXES}
     strategy = Strategy(**axes)
+    parts["task"].size("train")  # a broken problem file is found here
     _check_budget(config, parts["task"], parts["model"], strategy)
     if not _claim(config, folder):
         return folder
@@ -73,7 +76,9 @@ def _claim(config: Config, folder: Path) -> bool:
     """May this command write into the folder? False if the run is there already, finished."""
     found = status(folder)
     if config.fresh and found != "new":
-        aside = next(p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.before-{i}")).exists())
+        aside = next(
+            p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.before-{i}")).exists()
+        )
         os.replace(folder, aside)
         print(f"the earlier run is kept in {aside}", file=sys.stderr)
     elif found == "finished":
@@ -81,7 +86,9 @@ def _claim(config: Config, folder: Path) -> bool:
         print(f"This run is finished already; the above is its record ({folder}). fresh=true runs it again.")
         return False
     elif found in ("unfinished", "failed") and not config.resume:
-        raise UserError(f"{folder} holds a run that did not finish: resume=true goes on, fresh=true starts again")
+        raise UserError(
+            f"{folder} holds a run that did not finish: resume=true goes on, fresh=true starts again"
+        )
     return True
 
 
@@ -91,19 +98,28 @@ class _Run:
     def __init__(
         self, config: Config, record: Record, strategy: Strategy, task: Task, model: Any, engine: Any
     ) -> None:
-        self.config, self.record, self.strategy, self.task, self.engine = config, record, strategy, task, engine
+        self.config, self.record, self.strategy, self.task, self.engine = (
+            config,
+            record,
+            strategy,
+            task,
+            engine,
+        )
         self.started = time.monotonic()
         runtime.quiet_libraries()
         runtime.set_threads(config.threads)
         label = f"{config.strategy.name}/s{config.seed}"
-        record.write_config(OmegaConf.to_container(config, resolve=True))
+        record.write_config(cast(dict[str, Any], OmegaConf.to_container(cast(Any, config), resolve=True)))
         tags = {"experiment": config.name, "strategy": config.strategy.name, "seed": str(config.seed)}
         record.write_meta(label, tags, runtime.gpus())
+        self.checkpoint = latest(record.checkpoints)
+        self.state = load_state(self.checkpoint) if self.checkpoint else None
+        record.truncate_to(self.state["record"] if self.state else {})
         self.mirror = _mirror(config, record.folder)
         self.policy, self.origin = model.load(task, config.seed, Path(config.paths.cache), config.progress)
         self.policy.model.to(runtime.device())
-        unit = next(unit for unit in UNITS if config.budget[unit] is not None)
-        self.ledger = Ledger(unit, config.budget[unit])
+        unit, amount = next((u, a) for u in UNITS if (a := getattr(config.budget, u)) is not None)
+        self.ledger = Ledger(unit, amount)
         self.ledger.accounts["warm_start"] = Account(**self.origin["account"])
         engine.start(self.policy, self.ledger)
         from ablate.lab import Laboratory
@@ -121,12 +137,14 @@ class _Run:
         self.bar = Bar(label) if config.progress else None
         self.stop = runtime.StopRequest()
         self.figures: dict[str, float] = {}
+        self.stream = ""  # hash of the batch's problems: arms with the same seed agree on it
 
     def rollout(self, batch: int) -> list[Group]:
         """The credited groups of a batch; their figures are kept for the record."""
         size = self.config.learner.problems
         stream = range(batch * size, (batch + 1) * size)
         problems = [self.lab.problem(self.task.problem(self.config.seed, "train", i)) for i in stream]
+        self.stream = f"{hash64(*(problem.id for problem in problems)):016x}"
         self.lab.begin(batch)
         groups = self.strategy.rollout(problems, self.lab)
         self.figures = self.lab.report(groups)
@@ -147,10 +165,18 @@ class _Run:
             if self.mirror is not None:
                 self.mirror.close(deadline_seconds=5.0)
             print(
-                f"\n{self.record.folder}: all steps up to the last checkpoint are kept; the same command with "
-                "resume=true goes on from there",
+                f"\n{self.record.folder}: all steps up to the last checkpoint are kept; "
+                "the same command with resume=true goes on from there",
                 file=sys.stderr,
             )
+            from ablate.learner import NonFiniteLoss
+
+            if isinstance(error, NonFiniteLoss):
+                good = latest(self.record.checkpoints) or "none yet"
+                raise UserError(
+                    f"{error}: stopped before the weights were touched; last good checkpoint: {good}; "
+                    f"learner.lr={self.config.learner.lr:g} may be too large"
+                ) from error
             raise
 
     def _train(self) -> Any:
@@ -169,7 +195,7 @@ class _Run:
             evaluate=lambda longest: evaluate(
                 self.engine, self.policy, self.task, problems, config.evaluate, config.sampling.cap, longest
             ),
-            figures=lambda: self.figures,
+            figures=lambda: (self.stream, self.figures),
             updated=self.engine.weights_changed,
         )
         learner = conductor.learner = Learner(
@@ -183,16 +209,14 @@ class _Run:
             state=conductor.state,
             seed=config.seed,
         )
-        checkpoint = latest(self.record.checkpoints)
-        state = load_state(checkpoint) if checkpoint else None
-        self.record.truncate_to(state["record"] if state else {})
-        if state:
-            conductor.restore(state)
-            learner.restore(state)
+        if self.state:
+            conductor.restore(self.state)
+            learner.restore(self.state)
+        gc.freeze()  # what the libraries hold is not garbage: a full collection would take half a second
         if conductor.finished:  # killed between the last step and the summary
-            self.policy.model.load_state_dict(_weights(checkpoint))
+            self.policy.model.load_state_dict(_weights(self.checkpoint))
         else:
-            learner.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            learner.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         return conductor
 
     def _summarise(self, conductor: Any) -> None:
@@ -205,7 +229,11 @@ class _Run:
         shutil.rmtree(self.record.policy, ignore_errors=True)
         os.replace(partial, self.record.policy)
         seconds = {"total": time.monotonic() - self.started, **conductor.seconds}
-        summary = summarise(self.record.folder, self.config, self.ledger, self.origin, seconds, conductor.batch_share)
+        if self.mirror is not None:
+            seconds["mlflow"] = self.mirror.cost.cpu_seconds
+        summary = summarise(
+            self.record.folder, self.config, self.ledger, self.origin, seconds, conductor.batch_share
+        )
         text = to_text(summary)
         self.record.finish(summary, text)
         self.record.close()

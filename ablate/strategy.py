@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ablate.types import Credit, Group, Lab, Problem, Recovery, Source
 
+AXES = ("source", "recovery", "credit")
+
 
 @dataclass
 class Strategy:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from ablate.ledger import BUDGETED
 from ablate.record import read_jsonl
+from ablate.strategy import AXES
 
 if TYPE_CHECKING:
     from ablate.config import Config
@@ -31,7 +32,7 @@ def summarise(
     evaluations = read_jsonl(folder / "evaluations.jsonl")
     return {
         "strategy": config.strategy.name,
-        "axes": {axis: config.strategy[axis]["_target_"] for axis in ("source", "recovery", "credit")},
+        "axes": {axis: getattr(config.strategy, axis)["_target_"] for axis in AXES},
         "seed": config.seed,
         "sampling_seed": config.seed if config.sampling_seed is None else config.sampling_seed,
         "task": OmegaConf.to_container(config.task),
@@ -39,15 +40,25 @@ def summarise(
         "problems": evaluations[-1]["problems"],
         "samples": config.evaluate.samples,
         "steps": evaluations[-1]["step"],
-        "budget": {"unit": ledger.unit, "declared": ledger.budget, "spent": ledger.spent, "largest_batch": batch_share},
+        "budget": {
+            "unit": ledger.unit,
+            "declared": ledger.budget,
+            "spent": ledger.spent,
+            "largest_batch": batch_share,
+        },
         "totals": ledger.totals(),
         "compute": ledger.by_purpose(),
         "warm_start": {key: origin[key] for key in ("illegal", "seconds")},
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "before": _heldout(evaluations[0]),
         "after": _heldout(evaluations[-1]),
         "milestones": [
-            {"share": row["milestone"], "flops": row["budget/flops"], "tokens": row["budget/tokens"], **_heldout(row)}
+            {
+                "share": row["milestone"],
+                "flops": row["budget/flops"],
+                "tokens": row["budget/tokens"],
+                **_heldout(row),
+            }
             for row in evaluations
         ],
     }
@@ -63,12 +74,14 @@ def to_text(summary: dict[str, Any]) -> str:
     lines = [
         f"# {summary['strategy']}, seed {summary['seed']}",
         "",
-        f"Held-out: {summary['problems']} problems x {summary['samples']} samples, at most {summary['cap']} tokens; "
-        "± is a 95 % interval over problems.",
+        f"Held-out: {summary['problems']} problems x {summary['samples']} samples, "
+        f"at most {summary['cap']} tokens; ± is a 95 % interval over problems.",
         "",
     ]
     table = [["", "before", "after"]]
-    table.append(["pass@1", *(f"{100 * e['pass@1']:.1f} % ± {196 * e['pass@1_se']:.1f}" for e in (before, after))])
+    table.append(
+        ["pass@1", *(f"{100 * e['pass@1']:.1f} % ± {196 * e['pass@1_se']:.1f}" for e in (before, after))]
+    )
     for name in before:
         if name.startswith(("pass@", "majority@")) and name not in ("pass@1", "pass@1_se") and name in after:
             label = name.replace("_cap", ", cap ").replace("_", ", ")
@@ -102,7 +115,8 @@ def to_text(summary: dict[str, Any]) -> str:
     lines.append(
         f"Time: {seconds['total']:.0f} s in all, {seconds['train']:.0f} s training "
         f"({summary['totals']['tokens'] / max(seconds['train'], 1e-9):,.0f} generated tokens/s, end to end), "
-        f"{seconds['evaluate']:.0f} s evaluating."
+        f"{seconds['evaluate']:.0f} s evaluating"
+        + (f", {seconds['mlflow']:.2f} s of MLflow's own work beside it." if "mlflow" in seconds else ".")
     )
     return "\n".join(lines) + "\n"
 

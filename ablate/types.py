@@ -95,9 +95,7 @@ class Lab(Protocol):
         """Share of the budget spent so far, in [0, 1]."""
         ...
 
-    def sample(
-        self, prefixes: Sequence[Trajectory], n: int, stop: Sequence[str] = ()
-    ) -> list[list[Step]]:
+    def sample(self, prefixes: Sequence[Trajectory], n: int, stop: Sequence[str] = ()) -> list[list[Step]]:
         """Draw `n` continuations of each prefix: `result[i][j]` is one Step.
 
         A continuation ends with the end token, with a stop string (included), or at the cap on tokens

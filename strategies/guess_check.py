@@ -57,7 +57,10 @@ class Outcome:
     def __call__(self, groups: list[Group], lab: Lab) -> list[Group]:
         """The groups with an advantage for every step."""
         return [
-            [replace(t, advantages=(a,) * len(t.steps)) for t, a in zip(group, self.advantages(group), strict=True)]
+            [
+                replace(t, advantages=(a,) * len(t.steps))
+                for t, a in zip(group, self.advantages(group), strict=True)
+            ]
             for group in groups
         ]
 
@@ -65,7 +68,7 @@ class Outcome:
         """One number per trajectory; zero for a group of one, which has no baseline."""
         rewards = [trajectory.outcome for trajectory in group]
         n = len(rewards)
-        if n < 2:
+        if min(rewards) == max(rewards):  # a group of one included; rounding must not make a signal
             return [0.0] * n
         mean = fmean(rewards)
         centred = [reward - mean for reward in rewards]

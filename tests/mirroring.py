@@ -1,8 +1,15 @@
-"""What the tests of the mirror share: a run to record, and both sides of the comparison."""
+"""What the tests of the mirror share: a run to record, both sides of the comparison, a server."""
 
 import json
 import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 
+from ablate.mirror import initialise_store
 from ablate.mlflow_store import connect
 from ablate.record import Record
 
@@ -74,3 +81,50 @@ def assert_mirrored(uri, folder, run_id):
 def runs(uri):
     client = connect(uri)
     return client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+
+
+class Server:
+    """An MLflow tracking server on loopback that can be killed and started again."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+        initialise_store(f"sqlite:///{folder}/mlflow.db")  # faster than the server does it
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self):
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--backend-store-uri",
+            f"sqlite:///{self.folder}/mlflow.db",
+            "--workers",
+            "1",
+            "--artifacts-destination",
+            f"{self.folder}/artifacts",
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 60
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert time.monotonic() < deadline and self.process.poll() is None, (
+                self.folder / "log"
+            ).read_text()
+            time.sleep(0.1)
+
+    def kill(self):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()

@@ -79,7 +79,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch):
             "learner.lr=inf",
         ),
         *("budget.flops=0", "budget.tokens=-1", "budget.seconds=nan", "budget.milestones=0"),
-        *("evaluate.samples=0", "evaluate.problems=0", "evaluate.long_cap_factor=0", "evaluate.max_rows=0"),
+        *("evaluate.samples=0", "evaluate.problems=0", "evaluate.long_cap_factor=0"),
         *("sampling.cap=0", "sampling.temperature=0", "checkpoint.every_steps=0", "checkpoint.keep=0"),
         *("tracking.every_seconds=0", "threads=0", "seed=-1", "sampling_seed=-1", "strategy.source.n=1"),
         *("engine.max_rows=0", "model.warm_start.steps=0", "task.numbers=0"),

@@ -1,8 +1,11 @@
 """The learner's gradient is the textbook loss of the whole batch, however it is cut up and spread out."""
 
 import gc
+import math
 import os
+import time
 from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 from random import Random
 
@@ -12,9 +15,11 @@ from tiny import tiny_policy
 from transformers import TrainerCallback
 
 from ablate import learner as module
+from ablate.checkpoint import latest
 from ablate.config import LearnerConfig, SamplingConfig
-from ablate.learner import LOSS_TYPES, Learner, NonFiniteLoss, micro_batches, rows_of
+from ablate.learner import LOSS_TYPES, Learner, NonFiniteLoss
 from ablate.ledger import Ledger
+from ablate.rows import collate, micro_batches, rows_of
 from ablate.runtime import quiet_libraries
 from ablate.types import Problem, Step, Trajectory
 
@@ -142,7 +147,8 @@ def mean_square(groups):
 class Probe(TrainerCallback):
     """What the Trainer is about to do and has done, step by step."""
 
-    def __init__(self):
+    def __init__(self, save_at=None):
+        self.save_at = save_at
         self.gradients, self.weights, self.states, self.rates = [], [], [], []
 
     def on_pre_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
@@ -151,6 +157,7 @@ class Probe(TrainerCallback):
         self.rates.append(optimizer.param_groups[0]["lr"])
 
     def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs):
+        control.should_save = state.global_step == self.save_at
         self.weights.append(snapshot(model))
         self.states.append(
             [{k: v.clone() for k, v in s.items()} for s in optimizer.state_dict()["state"].values()]
@@ -168,9 +175,9 @@ def make_config(**changes):
     return LearnerConfig(**defaults | changes)
 
 
-def train(folder, rollout, config, ledger=None):
+def train(folder, rollout, config, ledger=None, save_at=None):
     """A trained Learner and its Probe."""
-    probe = Probe()
+    probe = Probe(save_at)
     sampling = SamplingConfig(cap=CAP, temperature=TEMPERATURE)
     learner = Learner(tiny_policy(), config, sampling, ledger or Ledger(), folder, rollout, [probe])
     learner.train()
@@ -332,6 +339,22 @@ def test_micro_batches_keep_every_row_and_stay_within_their_tokens():
         assert all(len(chunk) == 1 or len(chunk) * chunk[-1].length <= limit for chunk in chunks)
 
 
+def test_padding_is_on_the_right_and_takes_no_part():
+    rows = rows_of(make_groups())
+    batch = collate(rows, 0, 2.0, "cpu")
+    shared, width = batch["prompt_ids"].shape[1], max(row.length for row in rows)
+    whole = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    assert shared == min(len(row.prompt) for row in rows) and whole.shape == (len(rows), width)
+    for i, row in enumerate(rows):
+        begin = len(row.prompt) - shared
+        inside = slice(begin, begin + len(row.completion))
+        assert tuple(whole[i, : row.length].tolist()) == row.prompt + row.completion
+        assert tuple(batch["tool_mask"][i, inside].bool().tolist()) == row.mask
+        assert batch["tool_mask"][i].sum() == sum(row.mask)
+        assert batch["old_per_token_logps"][i, inside].tolist() == pytest.approx(row.logprobs)
+        assert batch["advantages"][i, inside].tolist() == pytest.approx([2 * a for a in row.advantages])
+
+
 # -- learning rate -------------------------------------------------------------------------------------------
 
 
@@ -348,7 +371,7 @@ def test_learning_rate_warms_up_and_follows_the_budget(tmp_path, schedule, facto
     config = make_config(lr=0.01, warmup_steps=2, max_steps=4, schedule=schedule)
     _, probe = train(tmp_path, rollout, config, ledger)
     if factors is None:
-        factors = [float(0.5 * (1 + torch.cos(torch.tensor(torch.pi * f)))) for f in (0, 0.2, 0.4, 0.6)]
+        factors = [0.5 * (1 + math.cos(math.pi * f)) for f in (0, 0.2, 0.4, 0.6)]
     warm = [0.5, 1.0, 1.0, 1.0]
     assert probe.rates == pytest.approx([0.01 * w * f for w, f in zip(warm, factors, strict=True)])
 
@@ -362,8 +385,11 @@ def _rank(rank, folder):
     """Runs in a process of its own: this rank's share of every case; what it saw goes to a file."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost")
     torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/store", timedelta(seconds=60), rank=rank, world_size=2
+    )
+    save = Learner._save_rng_state
+    Learner._save_rng_state = lambda *args: (time.sleep(rank), save(*args))  # the second rank saves late
     groups, seen = make_groups(), {}
     for share, bounds in SHARES.items():
         mine = groups[slice(*bounds[rank])]
@@ -375,7 +401,7 @@ def _rank(rank, folder):
     mine = groups[slice(*SHARES["ragged"][rank])]
     batches = [mine, without_signal(mine)]
     config = make_config(max_steps=2, normalize_advantages=True)
-    learner, probe = train(folder, lambda step: batches[step], config)
+    learner, probe = train(folder, lambda step: batches[step], config, save_at=1)
     seen["rms"] = learner._mean_square
     seen["quiet"] = (probe.weights, probe.states)
     broken = recredited(mine, lambda step, advantage: float("nan"))
@@ -406,3 +432,5 @@ def test_two_processes_make_the_gradient_of_one(tmp_path):
         assert same(weights[0], weights[1]) and same(weights[0], seen[0]["quiet"][0][0])
         assert all(same(*pair) for pair in zip(*states, strict=True))
         assert "loss of step 1 is nan" in rank["nan"]
+    saved = {path.name for path in latest(tmp_path).iterdir()}
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= saved  # waited for by the process that writes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from ablate.record import load_evaluation, read_jsonl
+from ablate.tasks.countdown import Countdown
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ["experiment=smoke", "threads=1", "strategy=guess_check"]
@@ -29,7 +31,9 @@ def command(cache: Path, results: Path, *overrides: str) -> list[str]:
 
 
 def ablate(cache: Path, results: Path, *overrides: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(cache, results, *overrides), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command(cache, results, *overrides), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == code, done.stderr + done.stdout
     return done
 
@@ -96,7 +100,7 @@ def test_another_sampling_seed_changes_the_draws_alone(cache: Path, whole: Path,
     for folder in (whole, other):
         assert (folder / "steps.jsonl").exists()
     a, b = (read_jsonl(folder / "steps.jsonl") for folder in (whole, other))
-    assert a[0]["train/problems"] == b[0]["train/problems"]
+    assert [row["problems"] for row in a[:5]] == [row["problems"] for row in b[:5]]
     assert a[0]["train/solved"] != b[0]["train/solved"] or a[0]["train/length"] != b[0]["train/length"]
 
 
@@ -163,12 +167,14 @@ def test_fresh_keeps_the_earlier_run(cache: Path, whole: Path, tmp_path: Path) -
         (["budget.tokens=null", "budget.flops=1e3"], ["budget.flops", "smallest"]),
         (["learner.lr=abc"], ["learner.lr", "abc"]),
         (["strategy=gues_check"], ["gues_check", "guess_check"]),
-        (["task.problem_file={broken}"], ["broken.jsonl", "2"]),
+        (["task.problem_file={broken}"], ["broken.jsonl:2"]),
     ],
 )
 def test_mistakes_are_one_line(cache: Path, tmp_path: Path, overrides: list[str], words: list[str]) -> None:
     broken = tmp_path / "broken.jsonl"
-    broken.write_text('{"numbers": [1, 2], "target": 3}\n{"numbers": [1, 2], "targ\n')
+    task = Countdown(numbers=2, largest=5, ceiling=10, heldout_percent=30, tuning_percent=10)
+    good = dict(task.problem(0, "train", 0).answer)
+    broken.write_text(json.dumps(good) + '\n{"numbers": [1, 2], "targ\n')
     done = ablate(cache, tmp_path / "out", *(o.format(broken=broken) for o in overrides), code=2)
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
@@ -181,7 +187,9 @@ def test_an_unwritable_results_folder_is_named(cache: Path, tmp_path: Path) -> N
     assert str(tmp_path / "file") in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(cache: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    cache: Path, whole: Path, tmp_path: Path
+) -> None:
     victim = subprocess.Popen(
         command(cache, tmp_path), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -197,12 +205,47 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(cache: Path, w
     assert trace(only_run(tmp_path)) == trace(whole)
 
 
+ROTTEN = """
+from dataclasses import dataclass, field, replace
+from strategies.guess_check import Outcome
+
+@dataclass
+class Rotten:
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def __post_init__(self):
+        self.calls = 0
+
+    def __call__(self, groups, lab):
+        self.calls += 1
+        credited = self.outcome(groups, lab)
+        if self.calls < 6:
+            return credited
+        return [[replace(t, advantages=(float("nan"),) * len(t.steps)) for t in g] for g in credited]
+"""
+
+
 def test_nan_stops_the_run_with_its_last_good_checkpoint(cache: Path, tmp_path: Path) -> None:
-    """A learning rate beyond reason overflows the weights; what was good is still there."""
-    done = ablate(cache, tmp_path, "learner.lr=1e30", "learner.max_grad_norm=1e30", code=2)
-    assert "learner.lr" in done.stderr and "Traceback" not in done.stderr
-    folder = only_run(tmp_path)
-    assert json.loads((folder / "failure.json").read_text())
+    """A user's own credit, in the working directory, that breaks in the sixth batch."""
+    own = tmp_path / "own"
+    (own / "strategies").mkdir(parents=True)
+    (own / "conf" / "strategy" / "credit").mkdir(parents=True)
+    (own / "strategies" / "rotten.py").write_text(ROTTEN)
+    (own / "conf" / "strategy" / "credit" / "rotten.yaml").write_text("_target_: strategies.rotten.Rotten\n")
+    results = tmp_path / "results"
+    done = subprocess.run(
+        command(cache, results, "strategy/credit=rotten"),
+        cwd=own,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "step 6" in done.stderr and "checkpoint-4" in done.stderr and "learner.lr" in done.stderr
+    folder = only_run(results)
+    assert "NonFiniteLoss" in json.loads((folder / "failure.json").read_text())["message"]
+    assert len(read_jsonl(folder / "steps.jsonl")) == 5
 
 
 def test_every_seed_has_its_own_start(cache: Path, whole: Path, tmp_path: Path) -> None:

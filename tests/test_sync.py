@@ -1,66 +1,14 @@
 """A tracking server that dies costs nothing but time: `python -m ablate.sync` fills in what it missed."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 
 import pytest
-from mirroring import CONFIG, EXPERIMENT, assert_mirrored, row, runs, start
+from mirroring import CONFIG, EXPERIMENT, Server, assert_mirrored, row, runs, start
 
-from ablate.mirror import Mirror, initialise_store
+from ablate.mirror import Mirror
 from ablate.mlflow_store import connect
 from ablate.sync import main as sync
-
-
-class Server:
-    """An MLflow tracking server on loopback that can be killed and started again."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        folder.mkdir()
-        initialise_store(f"sqlite:///{folder}/mlflow.db")  # faster than the server does it
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self):
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--backend-store-uri",
-            f"sqlite:///{self.folder}/mlflow.db",
-            "--workers",
-            "1",
-            "--artifacts-destination",
-            f"{self.folder}/artifacts",
-        ]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 60
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert time.monotonic() < deadline and self.process.poll() is None, (
-                self.folder / "log"
-            ).read_text()
-            time.sleep(0.1)
-
-    def kill(self):
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
 
 
 @pytest.fixture

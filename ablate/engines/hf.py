@@ -205,11 +205,13 @@ class HFEngine:
                     width = max(map(len, whole))
                     ids = torch.tensor([row + (policy.eos,) * (width - len(row)) for row in whole])
                     ids = ids.to(policy.device)  # right padding needs no mask under causal attention
-                    logits = policy.model(input_ids=ids, use_cache=False).logits.float() / temperature
-                    logps = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1).tolist()
-                    for k, row in zip(batch, logps, strict=True):
-                        start = len(prefixes[k])
-                        out[k] = tuple(row[start - 1 : start - 1 + len(continuations[k])])
+                    first = min(len(prefixes[k]) for k in batch) - 1  # where logits are needed from
+                    logits = policy.model(input_ids=ids, use_cache=False, logits_to_keep=width - first).logits
+                    logps = (logits[:, :-1].float() / temperature).log_softmax(-1)
+                    kept = logps.gather(-1, ids[:, first + 1 :, None]).squeeze(-1).tolist()
+                    for k, row in zip(batch, kept, strict=True):
+                        start = len(prefixes[k]) - 1 - first
+                        out[k] = tuple(row[start : start + len(continuations[k])])
                     batch = []
         for prefix, tokens in zip(prefixes, continuations, strict=True):
             self._ledger.charge_scoring(purpose, policy.cost, prefix, tokens, heads=len(tokens))

@@ -37,6 +37,8 @@ class Policy:
 
     def decode(self, tokens: list[tuple[int, ...]]) -> list[str]:
         """Texts of completions; one trailing end token is removed."""
+        if not tokens:
+            return []  # the tokenizer would take it for one empty row
         return self.tokenizer.batch_decode(
             [row[:-1] if row and row[-1] == self.eos else row for row in tokens], skip_special_tokens=False
         )

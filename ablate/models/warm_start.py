@@ -66,11 +66,14 @@ def cache_key(shape: Any, task: Any, seed: int) -> str:
     }
     digest.update(json.dumps(described, sort_keys=True).encode())
     package = Path(__file__).parents[1]
-    sources = [Path(__file__), package / "models" / "tiny.py", package / "models" / "policy.py"]
+    sources = [Path(__file__), package / "randomness.py"]
+    sources += [package / "models" / "tiny.py", package / "models" / "policy.py"]
     sources += sorted((package / "tasks").glob("*.py"))
     task_file = getattr(sys.modules[type(task).__module__], "__file__", None)
     if task_file is not None and Path(task_file) not in sources:
         sources.append(Path(task_file))
+    if getattr(task, "problem_file", None) is not None:
+        sources.append(Path(task.problem_file))
     for source in sources:
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
@@ -90,7 +93,9 @@ def load_or_make(shape: Any, task: Any, seed: int, cache: Path, progress: bool):
         if not os.access(folder.parent, os.W_OK):
             raise PermissionError(13, "not writable")
     except OSError as error:
-        raise UserError(f"paths.cache={cache} cannot be written ({error.strerror}): set ABLATE_CACHE") from None
+        raise UserError(
+            f"paths.cache={cache} cannot be written ({error.strerror}): set ABLATE_CACHE"
+        ) from None
     with FileLock(f"{folder}.lock"):
         if folder.exists():
             damage = _damage(folder)
@@ -183,7 +188,10 @@ def supervised_loss(constant: float):
         logits = outputs.logits[:, :-1]
         return (
             cross_entropy(
-                logits.reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1), ignore_index=IGNORE, reduction="sum"
+                logits.reshape(-1, logits.shape[-1]),
+                labels[:, 1:].reshape(-1),
+                ignore_index=IGNORE,
+                reduction="sum",
             )
             / constant
         )
@@ -191,7 +199,9 @@ def supervised_loss(constant: float):
     return loss
 
 
-def make_trainer(policy: Any, rows: list[dict[str, Any]], spec: WarmStart, seed: int, folder: Path, callbacks=()):
+def make_trainer(
+    policy: Any, rows: list[dict[str, Any]], spec: WarmStart, seed: int, folder: Path, callbacks=()
+):
     """A transformers Trainer for supervised training of `policy` on encoded rows."""
     import torch
     from transformers import Trainer, TrainingArguments
@@ -251,7 +261,12 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
     numbers = {tokenizer.convert_tokens_to_ids(w): int(w) for w in vocabulary if w.isdigit()}
     policy = Policy(build_model(shape, tokenizer, numbers, hash64(seed, "weights") % 2**31), tokenizer)
     pairs = task.demonstrations(
-        seed, spec.demonstrations, skill=spec.skill, persistence=spec.persistence, bail=spec.bail
+        seed,
+        spec.demonstrations,
+        skill=spec.skill,
+        persistence=spec.persistence,
+        bail=spec.bail,
+        longest=spec.length,
     )
     rows = encode_demonstrations(policy, list(pairs), spec.length)
     if not rows:
@@ -259,16 +274,17 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
     bar = TrainerBar("warm start", spec.steps) if progress else None
     trainer = make_trainer(policy, rows, spec, hash64(seed, "order") % 2**31, folder, [bar] if bar else [])
     ledger = Ledger()
-    collate = trainer.data_collator
+    loss = trainer.compute_loss_func
 
-    def metered(batch: list[dict[str, Any]]) -> dict[str, Any]:
-        for row in batch:
-            ledger.charge_training("warm_start", policy.cost, len(row["input_ids"]), len(row["input_ids"]))
-        return collate(batch)
+    def metered(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        for row in (labels != IGNORE).int():
+            length = int(row.nonzero()[-1]) + 1  # the end token is learned, so the last label ends the row
+            ledger.charge_training("warm_start", policy.cost, length, length)
+        return loss(outputs, labels, num_items_in_batch)
 
-    trainer.data_collator = metered
+    trainer.compute_loss_func = metered
     trainer.train()
-    illegal = illegal_share(policy, task, seed)
+    illegal = illegal_share(policy, task, seed, ledger)
     if illegal > spec.max_illegal:
         raise UserError(
             f"the warm start failed its gate: {illegal:.1%} of sampled steps are illegal, at most "
@@ -287,14 +303,15 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
     (folder / "warm_start.json").write_text(json.dumps(info, indent=1))
 
 
-def illegal_share(policy: Any, task: Any, seed: int, problems: int = 256, cap: int = 96) -> float:
-    """Share of illegal steps among those sampled on training problems, one sample each."""
+def illegal_share(
+    policy: Any, task: Any, seed: int, ledger: Any, problems: int = 256, cap: int = 96
+) -> float:
+    """Share of illegal steps among those sampled on training problems, one sample each; 1 if there are none."""
     from ablate.engines.hf import HFEngine
-    from ablate.ledger import Ledger
     from ablate.randomness import hash64
 
     engine = HFEngine()
-    engine.start(policy, Ledger())
+    engine.start(policy, ledger)
     chosen = [task.problem(seed, "train", i) for i in range(problems)]
     prompts = [policy.prompt(problem.prompt) for problem in chosen]
     key = hash64(seed, "gate")
@@ -302,4 +319,4 @@ def illegal_share(policy: Any, task: Any, seed: int, problems: int = 256, cap: i
     texts = policy.decode([steps[0].tokens for steps in samples])
     counts = [task.behaviours(problem, text) for problem, text in zip(chosen, texts, strict=True)]
     total = sum(count["steps"] for count in counts)
-    return sum(count["illegal_steps"] for count in counts) / max(1.0, total)
+    return sum(count["illegal_steps"] for count in counts) / total if total else 1.0

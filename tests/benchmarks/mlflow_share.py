@@ -2,172 +2,117 @@
 
     python tests/benchmarks/mlflow_share.py [--steps 150] [--seconds 0.7] [--repeats 3] [--every 10]
 
-Three runs in turn, each in a fresh process that has loaded TRL as a training process has: without a mirror,
-mirrored to sqlite, mirrored to a server. A step is a fixed amount of work of a small torch model on one thread
-(about --seconds on an idle machine), recorded with as many metrics as a real step. Printed per store, mean and
-standard deviation over the repeats:
+Three runs in turn, each in a fresh process: without a mirror, mirrored to sqlite, mirrored to a server. As in
+a real run the mirror is made first, then TRL is imported, then come the steps: each a fixed amount of work of
+a small torch model on one thread (about --seconds on an idle machine), recorded with as many metrics as a
+real step. Printed per store, mean and standard deviation over the repeats:
 
-    share     CPU seconds of the mirror (loading the store, pushes, the last push) / wall time of the run
-    slowdown  wall time of the run / wall time of the run without a mirror just before it - 1; on a busy machine
-              this is mostly the noise of the machine
+    share     CPU seconds of the mirror (database layer, pushes, the last push) / wall time of the run
+    slowdown  wall time of the run / wall time of the run without a mirror just before it - 1; on a busy
+              machine this is mostly the noise of the machine
 """
 
 import argparse
-import json
-import os
-import socket
+import multiprocessing
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 METRICS, MILESTONES = 35, 6
 
 
-def work(model, inputs, seconds, calls):
-    """Fixed work if `calls` is known; else as much as fits into `seconds`. Returns the number of calls."""
-    begun, done = time.perf_counter(), 0
-    while done < calls if calls else time.perf_counter() - begun < seconds:
-        model(inputs).square().mean().backward()
-        done += 1
-    return done
-
-
-def child(kind, folder, uri, steps, seconds, every):
-    """One synthetic run; returns what it took."""
+def workload():
+    """Work to be called: forward and backward of a small model on one thread."""
     import torch
-    import trl.trainer.grpo_trainer  # noqa: F401  what a training process has loaded
-
-    from ablate.mirror import Mirror
-    from ablate.record import Record, system_metrics
 
     torch.set_num_threads(1)
     layer = torch.nn.TransformerEncoderLayer(64, 4, 192, batch_first=True)
-    model, inputs = torch.nn.TransformerEncoder(layer, 3, enable_nested_tensor=False), torch.randn(32, 48, 64)
-    work(model, inputs, 1.0, 0)
-    calls = max(1, round(work(model, inputs, 1.0, 0) * seconds))
+    model = torch.nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    inputs = torch.randn(32, 48, 64)
+    return lambda: model(inputs).square().mean().backward()
+
+
+def calibrate(seconds):
+    """How many calls of the work take `seconds`."""
+    work, took = workload(), []
+    for _ in range(50):
+        begun = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - begun)
+    return max(1, round(seconds / min(took)))
+
+
+def one_run(folder, uri, steps, calls, every):
+    """A synthetic run; returns (wall seconds, CPU seconds of the mirror, seconds to close, pushes)."""
+    from ablate.mirror import Mirror
+    from ablate.record import Record, system_metrics
+
     begun = time.perf_counter()
     record = Record(folder)
     record.write_config({f"group{i}": {f"key{j}": i * j for j in range(10)} for i in range(8)})
-    record.write_meta(f"{kind}/s0", {"strategy": kind, "seed": "0"})
+    record.write_meta(folder.name, {"strategy": "none", "seed": "0"})
     mirror = Mirror(folder, uri, "share", every) if uri else None
+    import trl.trainer.grpo_trainer  # noqa: F401
+
+    work = workload()
     for step in range(1, steps + 1):
-        work(model, inputs, seconds, calls)
-        row = {f"train/metric{i}": step / (i + 1) for i in range(METRICS - 4)}
-        record.append(
-            "steps",
-            {"step": step, "budget/tokens": 1e4 * step, "budget/flops": 1e9 * step}
-            | row
-            | (system_metrics() if step % 5 == 0 else {}),
-        )
+        for _ in range(calls):
+            work()
+        row = {f"train/metric{i}": step / (i + 1) for i in range(METRICS)}
+        record.append("steps", {"step": step, **row, **(system_metrics() if step % 5 == 0 else {})})
         if step % max(1, steps // MILESTONES) == 0:
             record.append("evaluations", {"step": step} | {f"heldout/metric{i}": i / step for i in range(20)})
     record.finish({"steps": steps}, "# done")
-    closing = time.perf_counter()
-    line = mirror.close() if mirror else "MLflow: none"
     ended = time.perf_counter()
-    assert line.startswith("MLflow: "), line
-    cpu = mirror.cost.cpu_seconds if mirror else 0.0
-    return {
-        "wall": ended - begun,
-        "cpu": cpu,
-        "close": ended - closing,
-        "pushes": mirror.cost.pushes if mirror else 0,
-    }
-
-
-def start_server(folder):
-    """An MLflow server on loopback; returns its process and address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--backend-store-uri",
-        f"sqlite:///{folder}/server.db",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    for _ in range(600):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process, f"http://127.0.0.1:{port}"
-        time.sleep(0.1)
-    raise RuntimeError("the server did not come up within a minute")
+    if mirror is None:
+        return ended - begun, 0.0, 0.0, 0
+    line = mirror.close()
+    assert mirror.result.error is None, line
+    closed = time.perf_counter()
+    return closed - begun, mirror.cost.cpu_seconds, closed - ended, mirror.cost.pushes
 
 
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seconds", type=float, default=0.7, help="work per step, on an idle machine")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--every", type=float, default=10.0, help="seconds between pushes")
-    parser.add_argument("--child", nargs=3, metavar=("KIND", "FOLDER", "URI"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        kind, folder, uri = options.child
-        print(json.dumps(child(kind, Path(folder), uri, options.steps, options.seconds, options.every)))
-        return
+    from mirroring import Server
+
     from ablate.mirror import initialise_store
 
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        stores = {"none": "", "sqlite": f"sqlite:///{folder}/mlflow.db"}
-        for name in ("mlflow", "server"):
-            initialise_store(f"sqlite:///{folder}/{name}.db")
-        server, stores["http"] = start_server(folder)
+    processes = multiprocessing.get_context("spawn")
+    with processes.Pool(1, maxtasksperchild=1) as pool, tempfile.TemporaryDirectory() as scratch:
+        calls = pool.apply(calibrate, (options.seconds,))
+        stores = {"none": None, "sqlite": f"sqlite:///{scratch}/mlflow.db"}
+        initialise_store(stores["sqlite"])
+        server = Server(Path(scratch) / "server")
+        stores["http"] = server.uri
         results = {kind: [] for kind in stores}
         try:
             for repeat in range(options.repeats):
                 for kind, uri in stores.items():
-                    command = [
-                        sys.executable,
-                        __file__,
-                        "--steps",
-                        str(options.steps),
-                        "--seconds",
-                        str(options.seconds),
-                        "--every",
-                        str(options.every),
-                        "--child",
-                        kind,
-                        str(folder / f"{kind}{repeat}"),
-                        uri,
-                    ]
-                    done = subprocess.run(
-                        command, env=environment, check=True, capture_output=True, text=True
-                    )
-                    results[kind].append(json.loads(done.stdout.splitlines()[-1]))
+                    folder = Path(scratch) / f"{kind}{repeat}"
+                    run = (folder, uri, options.steps, calls, options.every)
+                    results[kind].append(pool.apply(one_run, run))
         finally:
-            os.killpg(server.pid, 9)
-            server.wait()
-    for kind, rows in results.items():
-        shares = [100 * row["cpu"] / row["wall"] for row in rows]
-        slowdowns = [
-            100 * (row["wall"] / base["wall"] - 1) for row, base in zip(rows, results["none"], strict=True)
-        ]
+            server.kill()
+    alone = [wall for wall, *_ in results["none"]]
+    for kind, runs in results.items():
+        walls, cpus, closes, pushes = zip(*runs, strict=True)
+        shares = [100 * cpu / wall for cpu, wall in zip(cpus, walls, strict=True)]
+        slower = [100 * (wall / base - 1) for wall, base in zip(walls, alone, strict=True)]
         print(
-            f"{kind:7} wall {spread([row['wall'] for row in rows])} s   mirror CPU {spread([r['cpu'] for r in rows])} s"
-            f" in {rows[0]['pushes']} pushes, close {spread([row['close'] for row in rows])} s   "
-            f"share {spread(shares)} %   slowdown {spread(slowdowns)} %"
+            f"{kind:6}  wall {spread(walls)} s  mirror CPU {spread(cpus)} s in {pushes[0]} pushes  "
+            f"close {spread(closes)} s  share {spread(shares)} %  slowdown {spread(slower)} %"
         )
 
 

@@ -1,0 +1,1 @@
+"""Models: the tiny default, its warm start, what passes cost."""

@@ -1,0 +1,103 @@
+"""Trajectories as training rows: their tokens, cut into micro-batches and padded into TRL's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ablate.types import Group
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row: prompt, completion (T tokens), and per completion token: is it the policy's own,
+    its log-probability when sampled, its advantage."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    mask: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    advantages: tuple[float, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens, prompt included."""
+        return len(self.prompt) + len(self.completion)
+
+    @property
+    def signal(self) -> bool:
+        """Does any unmasked token carry an advantage?"""
+        return any(a != 0.0 and m for a, m in zip(self.advantages, self.mask, strict=True))
+
+
+def rows_of(groups: Sequence[Group]) -> list[Row]:
+    """One Row per trajectory that has anything to learn from: a Step's advantage goes to each of its tokens,
+    times the Step's weight. Raises ValueError, with counts, where advantages do not match steps or
+    log-probabilities tokens."""
+    rows = []
+    for g, group in enumerate(groups):
+        for i, trajectory in enumerate(group):
+            where = f"group {g}, trajectory {i} ({trajectory.problem.id})"
+            if len(trajectory.advantages) != len(trajectory.steps):
+                raise ValueError(
+                    f"{where}: {len(trajectory.advantages)} advantages for {len(trajectory.steps)} steps"
+                )
+            mask: list[bool] = []
+            logprobs: list[float] = []
+            advantages: list[float] = []
+            for s, (step, advantage) in enumerate(zip(trajectory.steps, trajectory.advantages, strict=True)):
+                if step.logprobs is not None and len(step.logprobs) != len(step.tokens):
+                    raise ValueError(
+                        f"{where}: step {s} has {len(step.logprobs)} logprobs for {len(step.tokens)} tokens"
+                    )
+                own = step.logprobs is not None
+                mask += [own] * len(step.tokens)
+                logprobs += step.logprobs if step.logprobs is not None else [0.0] * len(step.tokens)
+                advantages += [advantage * step.weight] * len(step.tokens)
+            if any(mask):
+                prompt, completion = trajectory.problem.tokens, trajectory.completion
+                rows.append(Row(prompt, completion, tuple(mask), tuple(logprobs), tuple(advantages)))
+    return rows
+
+
+def micro_batches(rows: Sequence[Row], limit: int) -> list[list[Row]]:
+    """Rows by length, cut so that rows x longest stays within `limit` tokens (at least one row each)."""
+    out: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: row.length):
+        if out and (len(out[-1]) + 1) * row.length <= limit:
+            out[-1].append(row)
+        else:
+            out.append([row])
+    return out
+
+
+def collate(rows: Sequence[Row], pad: int, scale: float, device: Any) -> dict[str, Any]:
+    """TRL's tensors, prompts (B, P) and completions (B, T); advantages times `scale`.
+
+    P is the length of the shortest prompt; the rest of a longer one begins its completion, masked. So all
+    padding is on the right: causal attention needs no mask, and positions are those of the sampler.
+    """
+    shared = min(len(row.prompt) for row in rows)
+    longest = max(row.length for row in rows) - shared
+
+    def completions(values: list[Sequence[Any]], fill: Any, dtype: Any) -> torch.Tensor:
+        padded = []
+        for row, value in zip(rows, values, strict=True):
+            begun = [fill] * (row.length - shared - len(value))
+            padded.append([*begun, *value, *[fill] * (longest - len(begun) - len(value))])
+        return torch.tensor(padded, dtype=dtype, device=device)
+
+    prompts = torch.tensor([row.prompt[:shared] for row in rows], device=device)
+    tokens = completions([(row.prompt + row.completion)[shared:] for row in rows], pad, torch.long)
+    return {
+        "prompt_ids": prompts,
+        "prompt_mask": torch.ones_like(prompts),
+        "completion_ids": tokens,
+        "completion_mask": torch.ones_like(tokens),
+        "tool_mask": completions([row.mask for row in rows], 0, torch.long),
+        "old_per_token_logps": completions([row.logprobs for row in rows], 0.0, torch.float32),
+        "advantages": completions([row.advantages for row in rows], 0.0, torch.float32) * scale,
+    }
