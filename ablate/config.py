@@ -59,7 +59,7 @@ class LearnerConfig:
     clip_high: float = limited(0.2, above=0)  # TRL's epsilon_high
     importance: Literal["token", "sequence"] = "token"  # TRL's importance_sampling_level
     iterations: int = limited(1, at_least=1)  # optimizer steps on each batch, TRL's num_iterations
-    micro_batch_tokens: int = limited(16384, at_least=1)  # most tokens, padding included, in one forward pass
+    micro_batch_tokens: int = limited(4096, at_least=1)  # most tokens, padding included, in one forward pass
     normalize_advantages: bool = True  # divide by the arm's running RMS
     rms_decay: float = limited(0.95, at_least=0, below=1)  # of that RMS, per batch
     max_steps: int = limited(100_000, at_least=1)  # a ceiling; the budget ends the run

@@ -21,7 +21,7 @@ from ablate import runtime
 from ablate.checkpoint import latest, load_state
 from ablate.ledger import UNITS, Account, Ledger
 from ablate.randomness import hash64
-from ablate.record import Record, status
+from ablate.record import Record, read_jsonl, status
 from ablate.strategy import AXES, Strategy
 from ablate.types import Group, Task, UserError
 
@@ -85,7 +85,7 @@ def _claim(config: Config, folder: Path) -> bool:
         print((folder / "summary.md").read_text())
         print(f"This run is finished already; the above is its record ({folder}). fresh=true runs it again.")
         return False
-    elif found in ("unfinished", "failed") and not config.resume:
+    elif found in ("unfinished", "failed") and read_jsonl(folder / "evaluations.jsonl") and not config.resume:
         raise UserError(
             f"{folder} holds a run that did not finish: resume=true goes on, fresh=true starts again"
         )
@@ -108,6 +108,7 @@ class _Run:
         self.started = time.monotonic()
         runtime.quiet_libraries()
         runtime.set_threads(config.threads)
+        runtime.keep_memory()
         label = f"{config.strategy.name}/s{config.seed}"
         record.write_config(cast(dict[str, Any], OmegaConf.to_container(cast(Any, config), resolve=True)))
         tags = {"experiment": config.name, "strategy": config.strategy.name, "seed": str(config.seed)}

@@ -25,6 +25,19 @@ def set_threads(threads: int | None) -> int:
     return count
 
 
+def keep_memory() -> None:
+    """Let glibc keep what torch frees in every pass and asks for again in the next."""
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return  # another C library manages memory its own way
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    for parameter in (trim_threshold, mmap_threshold):
+        mallopt(parameter, 1 << 30)
+
+
 def device() -> Any:
     """The first GPU if there is one, else the CPU."""
     import torch

@@ -18,7 +18,7 @@ SPECIALS = (PAD, BOS, EOS)
 class TinyModel:
     """Sizes of the from-scratch model; `warm_start` says how it learns the format before RL.
 
-    init: standard deviation of the initial weights. At 0.02, the usual choice for wide models, so narrow a one
+    init: standard deviation of the initial weights. At 0.02, usual for wide models, so narrow a one
     learns arithmetic much later.
     """
 

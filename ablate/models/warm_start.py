@@ -306,7 +306,7 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
 def illegal_share(
     policy: Any, task: Any, seed: int, ledger: Any, problems: int = 256, cap: int = 96
 ) -> float:
-    """Share of illegal steps among those sampled on training problems, one sample each; 1 if there are none."""
+    """Share of illegal steps among those sampled on training problems, one sample each; 1 if none."""
     from ablate.engines.hf import HFEngine
     from ablate.randomness import hash64
 

@@ -259,19 +259,20 @@ def end_to_end(policy: Policy, task: Countdown, setting: str, rounds: int, steps
 
 
 def generation(policy: Policy, task: Countdown, prompts: int, rounds: int) -> None:
-    """The engine against `model.generate`, `prompts` x 8 answers."""
+    """The engine against `model.generate`, batches of `prompts` x 8 answers, 32 prompts a turn."""
     engine = HFEngine()
     engine.start(policy, Ledger())
-    tokens = [policy.prompt(task.problem(0, "train", i).prompt) for i in range(prompts)]
+    tokens = [policy.prompt(task.problem(0, "train", i).prompt) for i in range(PROBLEMS)]
+    batches = [tokens[i : i + prompts] for i in range(0, PROBLEMS, prompts)]
     speeds: dict[str, list[float]] = {"ablate": [], "transformers": []}
 
-    def ours(turn: int) -> int:
-        out = engine.generate(tokens, ANSWERS, [CAP] * prompts, key=turn, purpose="rollout")
+    def ours(batch: list[tuple[int, ...]], key: int) -> int:
+        out = engine.generate(batch, ANSWERS, [CAP] * prompts, key=key, purpose="rollout")
         return sum(len(step.tokens) for steps in out for step in steps)
 
-    def theirs(turn: int) -> int:
-        ids = torch.tensor(tokens).repeat_interleave(ANSWERS, 0)
-        torch.manual_seed(turn)
+    def theirs(batch: list[tuple[int, ...]], key: int) -> int:
+        ids = torch.tensor(batch).repeat_interleave(ANSWERS, 0)
+        torch.manual_seed(key)
         with torch.inference_mode():
             out = policy.model.generate(
                 input_ids=ids,
@@ -288,7 +289,7 @@ def generation(policy: Policy, task: Countdown, prompts: int, rounds: int) -> No
     for turn in range(rounds + 1):
         for name, generate in (("ablate", ours), ("transformers", theirs)):
             begun = time.perf_counter()
-            count = generate(turn)
+            count = sum(generate(batch, turn * PROBLEMS + i) for i, batch in enumerate(batches))
             if turn:  # the first one warms up
                 speeds[name].append(count / (time.perf_counter() - begun))
     ratios = [ours / theirs for ours, theirs in zip(*speeds.values(), strict=True)]
