@@ -47,7 +47,7 @@ class LearnerConfig:
     """Credited groups -> gradient: AdamW on one of TRL's losses."""
 
     problems: int = limited(32, at_least=1)  # per batch
-    lr: float = limited(3e-4, above=0)
+    lr: float = limited(6e-4, above=0)
     beta1: float = limited(0.9, at_least=0, below=1)
     beta2: float = limited(0.95, at_least=0, below=1)
     weight_decay: float = limited(0.0, at_least=0)

@@ -26,7 +26,7 @@ IGNORE = -100  # label of tokens that are not learned
 class WarmStart:
     """Supervised training before RL.
 
-    steps, batch, lr, warmup_steps: AdamW with linear warm-up, then 1 - sqrt decay to zero.
+    steps, batch, lr, warmup_steps: AdamW with linear warm-up, then decay to zero with the square root of what is left.
     demonstrations: how many are made; length: longest that is used, in tokens with the prompt.
     skill: chance that the demonstrator takes a move that keeps the target reachable (else a random one);
     persistence: chance that it restarts after a failed attempt; bail: chance to leave an attempt early.
@@ -212,7 +212,8 @@ def make_trainer(
     def decay(step: int) -> float:
         if step < spec.warmup_steps:
             return (step + 1) / spec.warmup_steps
-        return 1.0 - ((step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)) ** 0.5
+        # the root of what is left, so that most steps are large: RL gains more from weights that have travelled
+        return max(0.0, 1.0 - (step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)) ** 0.5
 
     optimizer = torch.optim.AdamW(
         policy.model.parameters(), lr=spec.lr, betas=(0.9, 0.95), weight_decay=0.0, foreach=True

@@ -103,7 +103,9 @@ def test_float32_logprobs_are_those_of_the_whole_sequence(policy, positions):
         for step in steps:
             logps = log_softmax(logits_after(policy, [*prefix, *step.tokens], 0.8), axis=-1)
             positions = np.arange(len(prefix) - 1, len(prefix) - 1 + len(step.tokens))
-            np.testing.assert_allclose(step.logprobs, logps[positions, list(step.tokens)], atol=1e-5)
+            np.testing.assert_allclose(
+                step.logprobs, logps[positions, list(step.tokens)], rtol=1e-5, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 5, 7])
