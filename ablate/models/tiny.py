@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ablate.models.flops import PassCost
-from ablate.models.warm_start import WarmStart
+from ablate.models.policy import Policy
+from ablate.models.warm_start import WarmStart, load_or_make
 from ablate.types import UserError
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
@@ -46,10 +47,15 @@ class TinyModel:
         words = len(task.vocabulary()) + len(SPECIALS)
         return PassCost(self.layers * block, self.layers * self.hidden, _whole_registers(words) * self.hidden)
 
+    def untrained(self, task, seed: int) -> Policy:
+        """A new model with the task's words, from this random seed."""
+        vocabulary = task.vocabulary()
+        tokenizer = build_tokenizer(vocabulary)
+        numbers = {tokenizer.convert_tokens_to_ids(w): int(w) for w in vocabulary if w.isdigit()}
+        return Policy(build_model(self, tokenizer, numbers, seed), tokenizer)
+
     def load(self, task, seed: int, cache: Path, progress: bool = False):
         """The warm-started `Policy` for `task`, from the cache or made now."""
-        from ablate.models.warm_start import load_or_make
-
         return load_or_make(self, task, seed, cache, progress)
 
 

@@ -26,7 +26,8 @@ IGNORE = -100  # label of tokens that are not learned
 class WarmStart:
     """Supervised training before RL.
 
-    steps, batch, lr, warmup_steps: AdamW with linear warm-up, then decay to zero with the square root of what is left.
+    steps, batch, lr, warmup_steps: AdamW with linear warm-up, then decay to zero
+        with the square root of what is left.
     demonstrations: how many are made; length: longest that is used, in tokens with the prompt.
     skill: chance that the demonstrator takes a move that keeps the target reachable (else a random one);
     persistence: chance that it restarts after a failed attempt; bail: chance to leave an attempt early.
@@ -212,7 +213,7 @@ def make_trainer(
     def decay(step: int) -> float:
         if step < spec.warmup_steps:
             return (step + 1) / spec.warmup_steps
-        # the root of what is left, so that most steps are large: RL gains more from weights that have travelled
+        # most steps are large: RL gains more from weights that have travelled
         return max(0.0, 1.0 - (step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)) ** 0.5
 
     optimizer = torch.optim.AdamW(
@@ -248,8 +249,6 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
     import time
 
     from ablate.ledger import Ledger
-    from ablate.models.policy import Policy
-    from ablate.models.tiny import build_model, build_tokenizer
     from ablate.progress import TrainerBar
     from ablate.randomness import hash64
 
@@ -257,10 +256,7 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
     spec = shape.warm_start
     if not hasattr(task, "demonstrations"):
         raise UserError(f"task={task.name} has no demonstrations to warm-start model=tiny on")
-    vocabulary = task.vocabulary()
-    tokenizer = build_tokenizer(vocabulary)
-    numbers = {tokenizer.convert_tokens_to_ids(w): int(w) for w in vocabulary if w.isdigit()}
-    policy = Policy(build_model(shape, tokenizer, numbers, hash64(seed, "weights") % 2**31), tokenizer)
+    policy = shape.untrained(task, hash64(seed, "weights") % 2**31)
     pairs = task.demonstrations(
         seed,
         spec.demonstrations,
