@@ -65,7 +65,7 @@ examples:
       guess + check on the embedded model and task: minutes on two cores, no download
   python -m ablate strategy.credit.scale=none learner.lr=3e-4 budget.tokens=1e6 seed=1
       the same without division by the group's standard deviation, at half the budget, with another seed
-  python -m ablate -m seed=0,1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1
+  python -m ablate -m seed=0,1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2
       three seeds, two at a time
 
 options:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 def run(config: Config) -> Path:
     """Do what the config says; returns the run's folder. A mistake of the user's is a UserError."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("a run is one process for now: start it without accelerate launch or torchrun")
     folder = configuration.run_folder(config)
     parts = {key: configuration.build(getattr(config, key)) for key in ("task", "model", "engine")}
     axes = {axis: configuration.build(getattr(config.strategy, axis)) for axis in AXES}

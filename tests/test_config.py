@@ -139,7 +139,7 @@ def test_the_fingerprint_changes_with_what_determines_the_result_and_with_nothin
         "fresh=true",
         "checkpoint.keep=9",
         "name=other",
-        "threads=1",
+        "threads=2",
         "sampling_seed=0",
         "learner.lr=6e-4",
     ]
