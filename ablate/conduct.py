@@ -183,5 +183,5 @@ class Conductor(TrainerCallback):
             figures = {"train": f"{self._solved:.2f}", "held-out": f"{self._heldout:.3f}"}
             spent, budget = self._ledger.spent, self._ledger.budget
             self._bar.update(
-                self._ledger.fraction, spent=f"{spent:.2e}/{budget:.1e} {self._ledger.unit}", **figures
+                self._ledger.fraction, f"{spent:.2e} of {budget:.1e} {self._ledger.unit}", **figures
             )

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+WIDTH = 12  # of the bar, in characters
+
 
 class Bar:
     """A bar over a quantity (steps, share of a budget) with a few figures beside it.
@@ -22,24 +24,24 @@ class Bar:
         self._last = 0.0 if self.live else self.started
         self._width = 0
 
-    def update(self, done: float, **figures: str) -> None:
-        """Show `done` of the total, with figures such as accuracy='.61'."""
+    def update(self, done: float, detail: str = "", **figures: str) -> None:
+        """Show `done` of the total, with figures such as accuracy='.61'; a narrow terminal drops `detail`."""
         if self._first is None:
             self._first = done
         now = time.monotonic()
         if now - self._last < (0.2 if self.live else self.quiet_seconds) and done < self.total:
             return
         self._last = now
-        self._write(self._line(done, now, figures), end="" if self.live else "\n")
+        self._write(self._line(done, now, detail, figures), end="" if self.live else "\n")
 
-    def _line(self, done: float, now: float, figures: dict[str, str]) -> str:
+    def _line(self, done: float, now: float, detail: str, figures: dict[str, str]) -> str:
         share = min(1.0, done / self.total)
         gained = done - (self._first or 0.0)
         left = "--:--" if gained <= 0 else _clock((self.total - done) / gained * (now - self.started))
-        filled = round(20 * share)
+        filled = round(WIDTH * share)
         shown = " · ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
-        parts = [f"{self.label} {'━' * filled}{'─' * (20 - filled)} {share:4.0%}", shown, f"{left} left"]
-        return " · ".join(part for part in parts if part)
+        parts = [f"{self.label} {'━' * filled}{'─' * (WIDTH - filled)} {share:4.0%}", shown, f"{left} left"]
+        return " · ".join(part for part in [*parts, detail] if part)
 
     def _write(self, line: str, end: str) -> None:
         if self.live:
