@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablate.randomness import hash64
 from ablate.types import Group, Problem, Step, Task, Trajectory
@@ -108,14 +108,6 @@ class Laboratory:
     def encode(self, text: str) -> tuple[int, ...]:
         """Text in the policy's tokens."""
         return self._policy.encode(text)
-
-    def step_values(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """No scorer is configured for strategies whose credit needs none."""
-        raise NotImplementedError("this strategy's credit has no scorer")
-
-    def fit(self, name: str, examples: Sequence[Any]) -> None:
-        """No auxiliary models yet."""
-        raise NotImplementedError(f"there is no auxiliary model {name!r}")
 
     def log(self, name: str, value: float) -> None:
         """Record a diagnostic of this batch."""

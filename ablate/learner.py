@@ -118,7 +118,7 @@ class Learner(GRPOTrainer):
                 epsilon=config.clip_low,
                 epsilon_high=config.clip_high,
                 beta=0.0,
-                temperature=sampling.temperature or 1.0,
+                temperature=sampling.temperature,
                 max_completion_length=sampling.cap,
                 num_iterations=config.iterations,
                 per_device_train_batch_size=2,
@@ -143,7 +143,7 @@ class Learner(GRPOTrainer):
         )
         self.remove_callback(PrinterCallback)
         # TRL's output head takes tiles this wide out of fresh memory; for a small vocabulary, reaching across
-        # the unused part costs 14 % of a training pass on a CPU
+        # the unused part costs time in every pass on a CPU
         vocabulary = policy.model.get_output_embeddings().weight.shape[0]
         trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(HEAD_TILE, vocabulary)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Threads that wait must sleep, not spin: with spinning, two runs side by side on two cores are ten times
+# Threads that wait must sleep, not spin: with spinning, two runs side by side on two cores are several times
 # slower each. OpenMP reads this when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")

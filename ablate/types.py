@@ -127,14 +127,6 @@ class Lab(Protocol):
         """Text in the policy's tokens, no special tokens added."""
         ...
 
-    def step_values(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """Copies whose steps carry `value`, by the configured scorer."""
-        ...
-
-    def fit(self, name: str, examples: Sequence[Any]) -> None:
-        """Train the auxiliary model `name` (scorer, value head); charged as auxiliary_update."""
-        ...
-
     def log(self, name: str, value: float) -> None:
         """Record a diagnostic of this batch; repeated values are averaged."""
         ...

@@ -2,7 +2,7 @@
 
 Each distinct prefix is read once; its key-value cache is shared out to the samples drawn from it. Rows that
 finish leave the batch. The cache is allocated once per batch and written in place: growing it by
-concatenation, as `DynamicCache` does, makes small models 2.5 times slower.
+concatenation, as `DynamicCache` does, makes small models much slower.
 """
 
 from __future__ import annotations

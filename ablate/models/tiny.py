@@ -91,8 +91,7 @@ def build_model(shape: TinyModel, tokenizer, numbers: dict[int, int], seed: int)
     """A randomly initialised LlamaForCausalLM with tied embeddings.
 
     numbers: token id -> the number it stands for. Their embeddings start as Fourier features of the number:
-    without them arithmetic is not learned in the minutes that a laptop has (82 % illegal steps against 52 %
-    after 40 s in the pilot).
+    without them arithmetic is learned too late for the minutes that a laptop has.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
