@@ -310,9 +310,11 @@ def _leaves(value: Mapping[str, Any], separator: str, prefix: str = "") -> Itera
 
 
 def _name(name: str) -> str:
-    """A name that MLflow accepts: word characters, spaces and `-.:/`, and no path that could be shortened."""
+    """A name that MLflow accepts: word characters, spaces and `-.:/`, and no path that could be shortened or
+    leave its folder (it refuses any name that begins with two dots)."""
     plain = re.sub(r"[^\w\-.: /]", "_", name.replace("@", "_at_"))
-    return "/".join(part for part in plain.split("/") if part.strip("."))[:NAME_LENGTH].rstrip("/")
+    path = "/".join(part for part in plain.split("/") if part.strip("."))
+    return path.lstrip(".")[:NAME_LENGTH].rstrip("/")
 
 
 def _milliseconds(seconds: float) -> int:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mirroring import EXPERIMENT, assert_mirrored, expected, row, runs, start, stored
 
@@ -255,6 +255,9 @@ def test_what_cannot_be_a_store_is_said_in_one_line(tmp_path):
 
 
 @given(st.text() | st.text("ab./@:% "))
+@example("..0")
+@example("a/../b")
+@settings(max_examples=500)
 def test_mlflow_accepts_every_metric_name(name):
     from mlflow.utils.validation import _validate_metric_name
 
