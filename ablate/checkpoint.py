@@ -16,6 +16,7 @@ from ablate.types import UserError
 
 STATE = "ablate.json"  # the laboratory's part, beside the Trainer's files
 MANIFEST = "manifest.json"
+TENSORS = ".auxiliary.safetensors"  # ending of the files with auxiliary models' states
 
 
 @contextmanager
@@ -45,9 +46,26 @@ def appear(folder: str | Path, step: int, state: dict[str, Any], writer: bool) -
     os.replace(made, final)
 
 
+def save_tensors(made: str | Path, tensors: dict[str, dict[str, Any]]) -> None:
+    """The states of auxiliary models, a file each, into a checkpoint's folder."""
+    from safetensors.torch import save_file
+
+    for name, state in tensors.items():
+        kept = {key: value.detach().contiguous().clone() for key, value in state.items()}
+        save_file(kept, Path(made) / f"{name}{TENSORS}")
+
+
+def load_tensors(path: Path) -> dict[str, dict[str, Any]]:
+    """What `save_tensors` wrote."""
+    from safetensors.torch import load_file
+
+    return {found.name.removesuffix(TENSORS): load_file(found) for found in path.glob(f"*{TENSORS}")}
+
+
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    """Whole checkpoints, oldest first; folders with other names are the user's own."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def prune(folder: Path, keep: int) -> None:

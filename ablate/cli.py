@@ -55,7 +55,7 @@ keys that are set most often (all of them with their values: python -m ablate --
   strategy.source.n=8         answers per problem
   learner.lr=6e-4             learning rate
   learner.problems=32         problems per batch
-  sampling.cap=96             most tokens of an answer
+  sampling.cap=128            most tokens of an answer
   budget.tokens=2e6           or budget.flops=3e12, or budget.seconds=120
   name=single                 the run's folder is under results/<name>/
   resume=true                 go on where the same command was killed

@@ -38,7 +38,7 @@ class StrategyConfig:
 class SamplingConfig:
     """How the policy answers in training, the same in every arm."""
 
-    cap: int = limited(96, at_least=1)  # most tokens after the prompt
+    cap: int = limited(128, at_least=1)  # most tokens after the prompt
     temperature: float = limited(1.0, above=0)
 
 

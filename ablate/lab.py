@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ablate.randomness import hash64
-from ablate.types import Group, Problem, Step, Task, Trajectory
+from ablate.types import Group, Problem, Step, Task, Trajectory, ValueModel
 
 if TYPE_CHECKING:
     from ablate.engines.hf import HFEngine
@@ -29,15 +29,23 @@ class Laboratory:
         cap: int,
         temperature: float,
         sampling_seed: int,
+        start: Callable[[], Policy] | None = None,
     ) -> None:
+        """start: loads the policy as it was before training, for `score(reference=True)`."""
         self._task, self._policy, self._engine, self._ledger = task, policy, engine, ledger
         self._temperature, self._seed = temperature, sampling_seed
+        self._start = start
+        self._reference: Policy | None = None  # the start, once asked for
+        self._models: dict[str, ValueModel] = {}
+        self._restored: Mapping[str, Mapping[str, Any]] = {}  # states of value models not made again yet
         self.cap = cap
+        self.step_boundary = task.step_boundary
+        self.marker = policy.encode(getattr(task, "correction", ""))
         self.begin(0)
 
     def begin(self, batch: int) -> None:
         """Start batch number `batch`: every draw is a function of (sampling seed, batch, call, row)."""
-        self._batch, self._calls = batch, 0
+        self.batch, self._calls = batch, 0
         self._logged: dict[str, list[float]] = defaultdict(list)
         self.rng = Random(hash64(self._seed, "strategy", batch))
 
@@ -52,7 +60,9 @@ class Laboratory:
         """Share of the budget spent so far."""
         return self._ledger.fraction
 
-    def sample(self, prefixes: Sequence[Trajectory], n: int, stop: Sequence[str] = ()) -> list[list[Step]]:
+    def sample(
+        self, prefixes: Sequence[Trajectory], n: int, stop: Sequence[str] = (), purpose: str = "rollout"
+    ) -> list[list[Step]]:
         """Draw `n` continuations of each prefix; see `types.Lab`."""
         if not prefixes:
             return []
@@ -61,11 +71,58 @@ class Laboratory:
             [prefix.problem.tokens + prefix.completion for prefix in prefixes],
             n,
             [self.cap - prefix.length for prefix in prefixes],
-            key=hash64(self._seed, "rollout", self._batch, self._calls),
-            purpose="rollout",
+            key=hash64(self._seed, "rollout", self.batch, self._calls),
+            purpose=purpose,
             temperature=self._temperature,
             stop=frozenset().union(*(self._policy.stop_tokens(text) for text in stop)),
         )
+
+    def score(self, prefixes: Sequence[Trajectory], reference: bool = False) -> list[list[float]]:
+        """Log-probabilities of the tokens after the prompt; see `types.Lab`."""
+        policy = self._policy
+        if reference:
+            if self._reference is None:
+                if self._start is None:
+                    raise ValueError("this laboratory was not told what the policy started from")
+                self._reference = self._start()
+                self._reference.model.to(self._policy.device)
+            policy = self._reference
+        return [
+            list(row)
+            for row in self._engine.score(
+                [prefix.problem.tokens for prefix in prefixes],
+                [prefix.completion for prefix in prefixes],
+                purpose="score",
+                temperature=self._temperature,
+                policy=policy,
+            )
+        ]
+
+    def oracle(self, prefixes: Sequence[Trajectory]) -> list[float]:
+        """The task's exact step oracle, free of charge."""
+        texts = self._policy.decode([prefix.completion for prefix in prefixes])
+        judge = self._task.oracle  # type: ignore[attr-defined]  # scorers check that the task has one
+        return [judge(prefix.problem, text) for prefix, text in zip(prefixes, texts, strict=True)]
+
+    def value_model(self, name: str, make: Callable[..., ValueModel]) -> ValueModel:
+        """The auxiliary model of this name, made at first use."""
+        if name not in self._models:
+            model = make(self._policy, self._ledger, hash64(self._seed, "auxiliary", name) % 2**31)
+            if name in self._restored:
+                model.load_state_dict(self._restored[name])
+            self._models[name] = model
+        return self._models[name]
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Tensors of every auxiliary model."""
+        return {
+            **self._restored,  # type: ignore[dict-item]
+            **{name: model.state_dict() for name, model in self._models.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take back `state_dict()`."""
+        self._restored = state
 
     def verify(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Judge answers; one that does not end with the end token is not solved."""
@@ -101,6 +158,18 @@ class Laboratory:
                     start = i + 1
         return replace(trajectory, steps=tuple(steps), advantages=())
 
+    def unended(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory without its end token."""
+        steps = list(trajectory.steps)
+        while steps and not steps[-1].tokens:
+            steps.pop()
+        if steps and steps[-1].tokens[-1] == self._policy.eos:
+            logprobs = steps[-1].logprobs
+            steps[-1] = replace(
+                steps[-1], tokens=steps[-1].tokens[:-1], logprobs=None if logprobs is None else logprobs[:-1]
+            )
+        return replace(trajectory, steps=tuple(steps), solved=None, reward=None, advantages=())
+
     def text(self, trajectory: Trajectory) -> str:
         """The answer as text."""
         return self._policy.decode([trajectory.completion])[0]
@@ -123,14 +192,15 @@ class Laboratory:
         for trajectory, text in zip(trajectories, texts, strict=True):
             for name, value in self._task.behaviours(trajectory.problem, text).items():
                 counts[name] += value
-        n = len(trajectories)
+        n = max(1, len(trajectories))
+        ended = [t for t in trajectories if self.finished(t)]
         mixed = sum(len({t.outcome for t in group}) > 1 for group in groups)
         return {
-            "solved": sum(bool(t.solved) for t in trajectories) / n,
+            "solved": sum(bool(t.solved) for t in ended) / max(1, len(ended)),
             "reward": sum(t.outcome for t in trajectories) / n,
             "length": sum(t.length for t in trajectories) / n,
             "truncated": sum(map(self.truncated, trajectories)) / n,
-            "groups_with_signal": mixed / len(groups),
+            "groups_with_signal": mixed / max(1, len(groups)),
             **{f"behaviour/{name}": total / n for name, total in counts.items()},
             **{name: sum(values) / len(values) for name, values in self._logged.items()},
         }

@@ -92,14 +92,16 @@ class Learner(GRPOTrainer):
         rollout: Callable[[int], list[Group]],
         callbacks: Sequence[TrainerCallback] = (),
         state: Callable[[], dict[str, Any]] | None = None,
+        tensors: Callable[[], dict[str, dict[str, Any]]] | None = None,
         seed: int = 0,
     ) -> None:
+        """state, tensors: what else goes into a checkpoint, as JSON and as tensors by model and name."""
         self._config, self._ledger, self._rollout = config, ledger, rollout
         self._policy = policy
         self._rows: list[Row] | None = None  # of the current batch
         self._totals = {"rows": 0.0, "tokens": 0.0}
         self._mean_square: float | None = None
-        self._extra_state = state
+        self._extra_state, self._extra_tensors = state, tensors
         self.report: dict[str, float] = {}  # figures of the last step
         super().__init__(
             model=policy.model,
@@ -230,10 +232,19 @@ class Learner(GRPOTrainer):
     def _local_loss(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """TRL's loss of a micro-batch, without its collectives."""
         accelerator, self.accelerator = self.accelerator, _OneRank(self.accelerator)
+        self._old_logps = batch["old_per_token_logps"]
         try:
             return self._compute_loss(model, batch)
         finally:
             self.accelerator = accelerator
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's forward pass; tokens that were not sampled take their present log-probability as the old one,
+        so that the ratio of policies is 1."""
+        out = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        unsampled = self._old_logps.isnan()
+        self._old_logps[unsampled] = out[0].detach()[unsampled]
+        return out
 
     def _agree(self, kept: list[Row]) -> tuple[bool, list[list[Row]]]:
         """Is there signal on any rank, and this rank's micro-batches, filled up to the common number with
@@ -289,7 +300,7 @@ class Learner(GRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Into a folder that appears by rename, complete or not at all."""
-        from ablate.checkpoint import appear
+        from ablate.checkpoint import appear, save_tensors
 
         state = {"mean_square": self._mean_square, **(self._extra_state() if self._extra_state else {})}
         kept = str(self.args.output_dir)
@@ -298,6 +309,8 @@ class Learner(GRPOTrainer):
             self.accelerator.wait_for_everyone()  # the folder is there
             try:
                 super()._save_checkpoint(model, trial)
+                if self._extra_tensors and self.args.should_save:
+                    save_tensors(f"{partial}/checkpoint-{self.state.global_step}", self._extra_tensors())
             finally:
                 self.args.output_dir = kept
             self.accelerator.wait_for_everyone()  # all have written their part

@@ -129,14 +129,21 @@ class Ledger:
         self.accounts[purpose].add(account)
 
     def charge_scoring(
-        self, purpose: str, cost: PassCost, prefix: Sequence[int], tokens: Sequence[int], heads: int
+        self,
+        purpose: str,
+        cost: PassCost,
+        prefix: Sequence[int],
+        tokens: Sequence[int],
+        heads: int,
+        index: PrefixIndex | None = None,
     ) -> None:
         """One forward pass over `prefix + tokens`, of which `tokens` are read for the first time.
 
-        heads: at how many positions the output head is evaluated.
+        heads: at how many positions the output head is evaluated. index: what the cache of another model than
+        the policy holds.
         """
         whole = [*prefix, *tokens]
-        fresh = self._prefixes.add(whole)[0]
+        fresh = (self._prefixes if index is None else index).add(whole)[0]
         self.accounts[purpose].add(
             Account(
                 flops=cost.forward(len(whole) - fresh, fresh, heads),
@@ -155,6 +162,10 @@ class Ledger:
         flops = rows * cost.train(length, heads)
         tokens = rows * length
         self.accounts[purpose].add(Account(flops, flops, rows * heads, tokens, tokens))
+
+    def charge(self, purpose: str, flops: float) -> None:
+        """FLOPs that are no pass of a transformer: a value head's."""
+        self.accounts[purpose].add(Account(flops, flops))
 
     # -- the budget -----------------------------------------------------------------------------------------
 
@@ -198,7 +209,7 @@ class Ledger:
 
     def by_purpose(self) -> dict[str, dict[str, float]]:
         """Every account that was used, as plain numbers."""
-        return {name: account.to_dict() for name, account in self.accounts.items() if account.processed}
+        return {name: account.to_dict() for name, account in self.accounts.items() if account.logical_flops}
 
     # -- state ----------------------------------------------------------------------------------------------
 

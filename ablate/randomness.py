@@ -12,8 +12,8 @@ import numpy as np
 
 
 def hash64(*parts: object) -> int:
-    """A 64-bit hash of the parts' text, the same in every process."""
-    text = "\x1f".join(str(part) for part in parts)
+    """A 64-bit hash of the parts, the same in every process: strings, numbers, tuples of them."""
+    text = "\x1f".join(map(repr, parts))  # repr escapes the separator
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,13 @@ import torch
 
 from ablate.types import Group
 
+UNSAMPLED = math.nan  # log-probability of a token that the policy did not sample
+
 
 @dataclass(frozen=True)
 class Row:
     """One training row: prompt, completion (T tokens), and per completion token: is it the policy's own,
-    its log-probability when sampled, its advantage."""
+    its log-probability when sampled (NaN: it was not), its advantage."""
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
@@ -34,9 +37,13 @@ class Row:
 
 
 def rows_of(groups: Sequence[Group]) -> list[Row]:
-    """One Row per trajectory that has anything to learn from: a Step's advantage goes to each of its tokens,
-    times the Step's weight. Raises ValueError, with counts, where advantages do not match steps or
-    log-probabilities tokens."""
+    """One Row per trajectory that has anything to learn from.
+
+    A Step's advantage goes to each of its tokens, times the Step's weight. Tokens to imitate have the
+    advantage `imitate` where the answer is right, and no log-probability: the ratio of policies is 1 there,
+    which makes the loss's gradient that of their likelihood. Raises ValueError, with counts, where advantages
+    do not match steps or log-probabilities tokens.
+    """
     rows = []
     for g, group in enumerate(groups):
         for i, trajectory in enumerate(group):
@@ -53,10 +60,11 @@ def rows_of(groups: Sequence[Group]) -> list[Row]:
                     raise ValueError(
                         f"{where}: step {s} has {len(step.logprobs)} logprobs for {len(step.tokens)} tokens"
                     )
-                own = step.logprobs is not None
-                mask += [own] * len(step.tokens)
-                logprobs += step.logprobs if step.logprobs is not None else [0.0] * len(step.tokens)
-                advantages += [advantage * step.weight] * len(step.tokens)
+                taught = step.logprobs is None and step.imitate > 0.0 and bool(trajectory.solved)
+                count = len(step.tokens)
+                mask += [step.logprobs is not None or taught] * count
+                logprobs += step.logprobs or [UNSAMPLED] * count
+                advantages += [step.imitate if taught else advantage * step.weight] * count
             if any(mask):
                 prompt, completion = trajectory.problem.tokens, trajectory.completion
                 rows.append(Row(prompt, completion, tuple(mask), tuple(logprobs), tuple(advantages)))

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from ablate import config as configuration
 from ablate import runtime
-from ablate.checkpoint import latest, load_state
+from ablate.checkpoint import latest, load_state, load_tensors
 from ablate.ledger import UNITS, Account, Ledger
 from ablate.randomness import hash64
 from ablate.record import Record, read_jsonl, status
@@ -38,6 +38,9 @@ def run(config: Config) -> Path:
     axes = {axis: configuration.build(getattr(config.strategy, axis)) for axis in AXES}
     strategy = Strategy(**axes)
     parts["task"].size("train")  # a broken problem file is found here
+    for part in axes.values():
+        if check := getattr(part, "check", None):
+            check(parts["task"])
     _check_budget(config, parts["task"], parts["model"], strategy)
     if not _claim(config, folder):
         return folder
@@ -56,7 +59,8 @@ def run(config: Config) -> Path:
 
 def _check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> None:
     """Refuse a budget that one batch can exceed, and name the smallest that works."""
-    answers = getattr(strategy.source, "n", 1)
+    knob = next((k for k in ("n", "simulations") if hasattr(strategy.source, k)), "n")
+    answers = getattr(strategy.source, knob, 1)
     rows, cap = config.learner.problems * answers, config.sampling.cap
     if config.budget.tokens is not None:
         unit, given, least = "tokens", config.budget.tokens, float(rows * cap)
@@ -68,9 +72,12 @@ def _check_budget(config: Config, task: Task, model: Any, strategy: Strategy) ->
         return  # seconds; a model whose size is not known before it is loaded
     if given < least:
         smallest = f"{least:.2e}" if float(f"{least:.2e}") >= least else f"{1.005 * least:.2e}"
+        fits = int(config.learner.problems * given / least)
         raise UserError(
-            f"budget.{unit}={given:g} is less than one batch can cost ({config.learner.problems} problems x "
-            f"{answers} answers of up to {cap} tokens): the smallest that works is {smallest}"
+            f"budget.{unit}={given:g} is less than one batch can cost (learner.problems="
+            f"{config.learner.problems} x strategy.source.{knob}={answers} answers of up to {cap} tokens): "
+            f"the smallest that works is {smallest}"
+            + (f"; learner.problems={fits} would fit" if fits else "")
         )
 
 
@@ -136,6 +143,7 @@ class _Run:
             cap=config.sampling.cap,
             temperature=config.sampling.temperature,
             sampling_seed=config.seed if config.sampling_seed is None else config.sampling_seed,
+            start=lambda: model.load(task, config.seed, Path(config.paths.cache))[0],
         )
         self.bar = Bar(label) if config.progress else None
         self.stop = runtime.StopRequest()
@@ -210,9 +218,11 @@ class _Run:
             self.rollout,
             callbacks=[conductor],
             state=conductor.state,
+            tensors=self.lab.state_dict,
             seed=config.seed,
         )
         if self.state:
+            self.lab.load_state_dict(load_tensors(cast(Path, self.checkpoint)))
             conductor.restore(self.state)
             learner.restore(self.state)
         gc.freeze()  # what the libraries hold is not garbage: a full collection would take half a second

@@ -40,6 +40,7 @@ class Step:
     logprobs: tuple[float, ...] | None = None  # None: not sampled by the policy -> masked in the loss
     value: float | None = None  # estimated chance of success after this step
     weight: float = 1.0  # factor on this step's advantage, e.g. a visit share
+    imitate: float = 0.0  # weight of a likelihood term on these tokens where the policy did not sample them
 
     def masked(self) -> Step:
         """The same tokens, out of the loss."""
@@ -87,20 +88,39 @@ Group: TypeAlias = list[Trajectory]  # trajectories that share a prefix: one bas
 class Lab(Protocol):
     """All that a strategy may touch; everything is metered."""
 
+    batch: int  # number of the batch, from 0
     rng: Random  # a fresh stream per batch, a function of the sampling seed
     cap: int  # most tokens after the prompt, the same in every arm
+    step_boundary: str  # the string that ends a step
+    marker: tuple[int, ...]  # the task's correction marker in the policy's tokens, () where it has none
 
     @property
     def budget_fraction(self) -> float:
         """Share of the budget spent so far, in [0, 1]."""
         ...
 
-    def sample(self, prefixes: Sequence[Trajectory], n: int, stop: Sequence[str] = ()) -> list[list[Step]]:
+    def sample(
+        self, prefixes: Sequence[Trajectory], n: int, stop: Sequence[str] = (), purpose: str = "rollout"
+    ) -> list[list[Step]]:
         """Draw `n` continuations of each prefix: `result[i][j]` is one Step.
 
         A continuation ends with the end token, with a stop string (included), or at the cap on tokens
-        after the prompt, whichever comes first.
+        after the prompt, whichever comes first. purpose: the ledger's account, "rollout" or "label".
         """
+        ...
+
+    def score(self, prefixes: Sequence[Trajectory], reference: bool = False) -> list[list[float]]:
+        """Log-probability of every token after the prompt, by the policy as it is or as it was at the start
+        (`reference`); charged as "score"."""
+        ...
+
+    def oracle(self, prefixes: Sequence[Trajectory]) -> list[float]:
+        """The task's exact step oracle at the end of each prefix; free, and so no ground for a verdict."""
+        ...
+
+    def value_model(self, name: str, make: Callable[..., ValueModel]) -> ValueModel:
+        """The auxiliary model of this name: made at first use, by make(policy, ledger, seed), and kept over
+        batches, checkpoints included."""
         ...
 
     def verify(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -119,6 +139,10 @@ class Lab(Protocol):
         """The same tokens with each Step cut at the task's step boundaries."""
         ...
 
+    def unended(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory without its end token."""
+        ...
+
     def text(self, trajectory: Trajectory) -> str:
         """The tokens after the prompt as text, end token removed."""
         ...
@@ -129,6 +153,35 @@ class Lab(Protocol):
 
     def log(self, name: str, value: float) -> None:
         """Record a diagnostic of this batch; repeated values are averaged."""
+        ...
+
+
+class ValueModel(Protocol):
+    """An auxiliary model that estimates the chance of success from a prefix. It charges the ledger itself."""
+
+    def predict(self, prefixes: Sequence[Trajectory]) -> list[float]:
+        """One value in [0, 1] per prefix."""
+        ...
+
+    def fit(self, prefixes: Sequence[Trajectory], targets: Sequence[float]) -> float:
+        """Train on targets in [0, 1], one per prefix; returns the mean loss before it, in nats."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors that a resumed run needs, by name."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back `state_dict()`."""
+        ...
+
+
+class Scorer(Protocol):
+    """Who judges a prefix. Like a strategy's parts, it may have `check(task)`, which raises UserError before
+    anything is loaded, for a task that it cannot serve."""
+
+    def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
+        """One value in [0, 1] per (unfinished) prefix."""
         ...
 
 

@@ -7,6 +7,10 @@ gets the group-relative advantage (Shao et al. 2024, arXiv:2402.03300, eq. 3)
 
 without the division in Dr. GRPO (Liu et al. 2025, arXiv:2503.20783), and with the mean of the *other* answers
 as baseline in RLOO (Ahmadian et al. 2024, arXiv:2402.14740).
+
+Two kinds of group come from other strategies and have baselines of their own, never divided: continuations
+of one cut are few, so each is compared with the others (RLOO); siblings in a tree are weighted, as is their
+mean.
 """
 
 from __future__ import annotations
@@ -70,11 +74,15 @@ class Outcome:
         n = len(rewards)
         if min(rewards) == max(rewards):  # a group of one included; rounding must not make a signal
             return [0.0] * n
-        mean = fmean(rewards)
+        weights = [trajectory.steps[-1].weight if trajectory.steps else 1.0 for trajectory in group]
+        continued, weighted = group[0].parent is not None, any(weight != 1.0 for weight in weights)
+        mean = fmean(rewards, weights if weighted else None)
         centred = [reward - mean for reward in rewards]
-        if self.baseline == "leave_one_out":
+        if weighted:
+            return centred
+        if self.baseline == "leave_one_out" or continued:
             centred = [a * n / (n - 1) for a in centred]  # r_i - mean of the others
-        if self.scale == "none":
+        if self.scale == "none" or continued:
             return centred
         spread = stdev(rewards) + 1e-4
         return [a / spread for a in centred]

@@ -51,7 +51,7 @@ def test_every_file_in_conf_is_a_choice_of_a_group():
 
 def test_the_result_is_complete_typed_and_read_only():
     cfg = compose(["learner.lr=1e-3", "name=7", "threads=2"])
-    assert (cfg.learner.lr, cfg.name, cfg.threads, cfg.sampling.cap) == (1e-3, "7", 2, 96)
+    assert (cfg.learner.lr, cfg.name, cfg.threads, cfg.sampling.cap) == (1e-3, "7", 2, 128)
     assert cfg.strategy.source == {"_target_": "strategies.guess_check.Sample", "n": 8}
     with pytest.raises(ReadonlyConfigError):
         cfg.learner.lr = 1.0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablate.ledger import PrefixIndex
 from ablate.randomness import uniforms
 from ablate.types import Step, UserError
 
@@ -183,12 +184,17 @@ class HFEngine:
         purpose: str,
         temperature: float = 1.0,
         batch_tokens: int = 16384,
+        policy: Policy | None = None,
     ) -> list[tuple[float, ...]]:
-        """Log-probabilities of given tokens: one float per token of each continuation."""
+        """Log-probabilities of given tokens: one float per token of each continuation.
+
+        policy: another model than the one attached (its passes share no cache with it).
+        """
         import torch
 
         _need_tokens(prefixes)
-        policy = self._policy
+        index = None if policy in (None, self._policy) else PrefixIndex()
+        policy = policy or self._policy
         order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]) + len(continuations[i]))
         out: list[tuple[float, ...]] = [()] * len(prefixes)
         batch: list[int] = []
@@ -214,7 +220,7 @@ class HFEngine:
                         out[k] = tuple(row[start : start + len(continuations[k])])
                     batch = []
         for prefix, tokens in zip(prefixes, continuations, strict=True):
-            self._ledger.charge_scoring(purpose, policy.cost, prefix, tokens, heads=len(tokens))
+            self._ledger.charge_scoring(purpose, policy.cost, prefix, tokens, len(tokens), index)
         return out
 
 

@@ -301,7 +301,7 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
 
 
 def illegal_share(
-    policy: Any, task: Any, seed: int, ledger: Any, problems: int = 256, cap: int = 96
+    policy: Any, task: Any, seed: int, ledger: Any, problems: int = 256, cap: int = 128
 ) -> float:
     """Share of illegal steps among those sampled on training problems, one sample each; 1 if none."""
     from ablate.engines.hf import HFEngine

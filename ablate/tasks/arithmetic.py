@@ -17,7 +17,7 @@ from random import Random
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
-from ablate.tasks.streams import stream_hash
+from ablate.randomness import hash64
 
 Numbers: TypeAlias = tuple[int, ...]
 
@@ -110,7 +110,7 @@ def _multisets(count: int, largest: int) -> Iterator[Numbers]:
     if comb(largest + count - 1, count) <= MOST_MULTISETS:
         yield from combinations_with_replacement(range(1, largest + 1), count)
         return
-    rng = Random(stream_hash("multisets", count, largest))
+    rng = Random(hash64("multisets", count, largest))
     drawn: set[Numbers] = set()
     while len(drawn) < MOST_MULTISETS:
         # distinct places in a longer row stand for a multiset, each for another one: the draw is uniform
@@ -161,6 +161,6 @@ def pool(count: int, largest: int, ceiling: int, heldout_percent: int, tuning_pe
         for target in sorted(chances(numbers, ceiling)):
             if target not in numbers:
                 split.append(instance(numbers, target, ceiling))
-    splits["heldout"].sort(key=lambda item: stream_hash("heldout", item.numbers, item.target))
+    splits["heldout"].sort(key=lambda item: hash64("heldout", item.numbers, item.target))
     hard, medium = tercile_bounds([item.chance for split in splits.values() for item in split])
     return Pool({name: tuple(split) for name, split in splits.items()}, hard, medium)

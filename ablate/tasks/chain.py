@@ -26,12 +26,12 @@ from functools import cached_property
 from math import prod
 from random import Random
 
+from ablate.randomness import hash64
 from ablate.tasks import derivation
 from ablate.tasks.arithmetic import Numbers, tercile_bounds
 from ablate.tasks.countdown import Countdown, check_range, terms
 from ablate.tasks.demonstrate import Demonstrator
 from ablate.tasks.derivation import Line, read_lines, write
-from ablate.tasks.streams import stream_hash
 from ablate.types import Problem, UserError
 
 
@@ -137,10 +137,10 @@ class Chain:
         `longest` bounds the tokens of a link as if it stood alone.
         """
         demonstrator = Demonstrator(skill, persistence, bail, longest)
-        stream = stream_hash("demonstrations", seed)
+        stream = hash64("demonstrations", seed)
         for index in range(count):
             problem = self.problem(stream, "train", index)
-            rng = Random(stream_hash("demonstration", seed, index))
+            rng = Random(hash64("demonstration", seed, index))
             answers = (demonstrator.answer(*terms(part), self.base.ceiling, rng) for part in _parts(problem))
             yield problem, self._join(answers)
 
@@ -188,7 +188,7 @@ class Chain:
                 f"task.links={self.links} is more than there are held-out multisets ({len(groups)})"
             )
         chains = [chain for block in blocks for chain in zip(*block, strict=False)]
-        return sorted(chains, key=lambda chain: stream_hash("chain", *chain))
+        return sorted(chains, key=lambda chain: hash64("chain", *chain))
 
     @cached_property
     def _bounds(self) -> tuple[float, float]:

@@ -12,12 +12,13 @@ from itertools import islice
 from math import factorial
 from random import Random
 
+from ablate.randomness import hash64
 from ablate.tasks import arithmetic, derivation
 from ablate.tasks.arithmetic import Instance, Numbers, Pool
 from ablate.tasks.demonstrate import Demonstrator
 from ablate.tasks.derivation import LARGEST_CEILING, SYMBOLS, read_lines, write, write_check, write_step
 from ablate.tasks.jsonl import read_jsonl
-from ablate.tasks.streams import permuted, stream_hash
+from ablate.tasks.streams import permuted
 from ablate.types import Problem, UserError
 
 SPLITS = ("train", "tuning", "heldout")
@@ -128,10 +129,10 @@ class Countdown:
         The chances are those of `demonstrate.Demonstrator`. A pure function of its arguments.
         """
         demonstrator = Demonstrator(skill, persistence, bail, longest)
-        stream = stream_hash("demonstrations", seed)
+        stream = hash64("demonstrations", seed)
         for index in range(count):
             problem = self.problem(stream, "train", index)
-            rng = Random(stream_hash("demonstration", seed, index))
+            rng = Random(hash64("demonstration", seed, index))
             yield problem, demonstrator.answer(*terms(problem), self.ceiling, rng)
 
     def solutions(self, problem: Problem, most: int | None = None) -> list[str]:
@@ -209,7 +210,7 @@ def terms(problem: Problem) -> tuple[Numbers, int]:
 
 def _shuffled(numbers: Numbers, target: int) -> Numbers:
     """A fixed random order for each problem, so that the position of a number says nothing."""
-    code = stream_hash("shuffle", numbers, target) % factorial(len(numbers))
+    code = hash64("shuffle", numbers, target) % factorial(len(numbers))
     left, order = list(numbers), []
     while left:
         code, place = divmod(code, len(left))

@@ -10,17 +10,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
-from hashlib import blake2b
 from random import Random
 from typing import TypeVar
 
+from ablate.randomness import hash64
+
 Item = TypeVar("Item")
-
-
-def stream_hash(*parts: object) -> int:
-    """A 64-bit hash of the parts' `repr`: pass strings, numbers, and tuples of them."""
-    text = "\x1f".join(map(repr, parts))  # repr escapes the separator
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def pick(rng: Random, items: Sequence[Item]) -> Item:
@@ -30,7 +25,7 @@ def pick(rng: Random, items: Sequence[Item]) -> Item:
 
 @lru_cache(maxsize=16)
 def _order(seed: int, split: str, epoch: int, size: int) -> array[int]:
-    rng = Random(stream_hash("order", seed, split, epoch, size))
+    rng = Random(hash64("order", seed, split, epoch, size))
     keys = [rng.random() for _ in range(size)]
     return array("q", sorted(range(size), key=keys.__getitem__))
 

@@ -1,0 +1,1 @@
+"""Values of steps: who judges a prefix, and what that costs."""

@@ -1,0 +1,75 @@
+"""A learned step scorer: Math-Shepherd's (Wang et al. 2023, arXiv:2312.08935, section 3.3).
+
+A copy of the policy's backbone judges the last token of every step. Its labels are Monte Carlo values of
+some prefixes of the batch, soft or hard; it is refreshed every few batches, since the policy moves. How wrong
+it was is measured on each refresh's labels before it learns from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from ablate.scorers.monte_carlo import MonteCarlo
+from ablate.types import Lab, Trajectory, UserError, ValueModel
+
+BINS = 10  # of the calibration error
+
+
+@dataclass
+class Learned:
+    """first, prefixes: how many are labelled in the first batch and at each refresh; every: batches between
+    refreshes. labels: how (rollouts, soft or hard). lr, epochs, batch: of each training."""
+
+    first: int = 512
+    prefixes: int = 192
+    every: int = 8
+    labels: MonteCarlo = field(default_factory=MonteCarlo)
+    lr: float = 1e-3
+    epochs: int = 3
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("first", "prefixes", "every", "epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.lr <= 0.0:
+            raise UserError(f"lr={self.lr} must be positive")
+
+    def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
+        """One value per prefix; charged as `score`, and at a refresh as `label` and `auxiliary_update`."""
+        model = self._model(lab)
+        if lab.batch % self.every == 0:
+            count = min(len(prefixes), self.prefixes if lab.batch else self.first)
+            self._refresh(model, lab.rng.sample(list(prefixes), count), lab)
+        return model.predict(prefixes)
+
+    def _refresh(self, model: ValueModel, chosen: list[Trajectory], lab: Lab) -> None:
+        labels = self.labels.values(chosen, lab)
+        if lab.batch:  # before the first training there is nothing to judge
+            for name, value in errors(model.predict(chosen), labels).items():
+                lab.log(f"scorer/{name}", value)
+        lab.log("scorer/loss", model.fit(chosen, labels))
+
+    def _model(self, lab: Lab) -> ValueModel:
+        from ablate.models.value_models import StepModel
+
+        make = partial(StepModel, lr=self.lr, epochs=self.epochs, batch=self.batch)
+        return lab.value_model("step_scorer", make)
+
+
+def errors(predicted: Sequence[float], labels: Sequence[float]) -> dict[str, float]:
+    """error: mean squared difference (with labels of few rollouts, their own variance is in it); bias: mean
+    difference; calibration: mean over predictions of |mean prediction - mean label| in their tenth of [0, 1]
+    (expected calibration error, Naeini et al. 2015)."""
+    n = len(labels)
+    bins: dict[int, list[tuple[float, float]]] = {}
+    for p, y in zip(predicted, labels, strict=True):
+        bins.setdefault(min(BINS - 1, int(p * BINS)), []).append((p, y))
+    gaps = [abs(sum(p - y for p, y in pairs)) for pairs in bins.values()]
+    return {
+        "error": sum((p - y) ** 2 for p, y in zip(predicted, labels, strict=True)) / n,
+        "bias": (sum(predicted) - sum(labels)) / n,
+        "calibration": sum(gaps) / n,
+    }

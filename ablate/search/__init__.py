@@ -1,0 +1,1 @@
+"""Search over steps: the tree, for training and for test time."""

@@ -1,0 +1,105 @@
+"""Process rewards: credit for every step instead of one for the answer.
+
+With V_t the scorer's value after step t, V_0 the prompt's, r the verified outcome and p_t = V_t - V_{t-1}
+(p_T = r - V_{T-1}) a step's progress, the forms are
+
+- difference: A_t = p_t. With Monte Carlo values this is VinePPO (Kazemnejad et al. 2024, arXiv:2410.01679,
+  section 5); the sum telescopes to r - V_0. With values that are not the policy's own it is the *naive*
+  process reward: on the default task it pays for every restart and teaches never to finish.
+- progress: A_t = A_outcome + coefficient (p_t - mean p over the group's steps), as process advantage
+  verifiers are used (Setlur et al. 2024, arXiv:2410.08146, eq. 3), centred so that it pays for no length.
+
+Siblings in a tree carry the search's values: there A = Q(child) - V(parent), and no scorer is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from statistics import fmean
+from typing import Literal
+
+from ablate.scorers.learned import Learned
+from ablate.scorers.monte_carlo import MonteCarlo
+from ablate.scorers.oracle import Oracle
+from ablate.scorers.steps import step_values
+from ablate.types import Group, Lab, Scorer, Task, UserError
+from strategies.guess_check import Outcome
+
+
+@dataclass
+class Process:
+    """Credit per step.
+
+    scorer: who values a step; each has settings of its own below. form: see above; auto: difference where the
+    values are the policy's own (monte_carlo), else progress. coefficient: of the centred progress. until:
+    share of the budget after which only the outcome counts ("to create the early examples"). shuffle: the
+    placebo: the steps' progress is permuted within each answer, its sum kept. outcome: the outcome's credit.
+    """
+
+    scorer: Literal["monte_carlo", "learned", "oracle"] = "monte_carlo"
+    form: Literal["auto", "difference", "progress"] = "auto"
+    coefficient: float = 1.0
+    until: float = 1.0
+    shuffle: bool = False
+    outcome: Outcome = field(default_factory=Outcome)
+    monte_carlo: MonteCarlo = field(default_factory=MonteCarlo)
+    learned: Learned = field(default_factory=Learned)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.until <= 1.0:
+            raise UserError(f"until={self.until} is a share of the budget: it must lie in (0, 1]")
+        self._scorer: Scorer = Oracle() if self.scorer == "oracle" else getattr(self, self.scorer)
+        own_values = self.scorer == "monte_carlo"
+        self._centred = self.form == "progress" or (self.form == "auto" and not own_values)
+
+    def check(self, task: Task) -> None:
+        """Raises UserError if the task cannot serve the scorer."""
+        if check := getattr(self._scorer, "check", None):
+            check(task)
+
+    def __call__(self, groups: list[Group], lab: Lab) -> list[Group]:
+        """The groups with one advantage per step."""
+        if self.until < 1.0 and lab.budget_fraction >= self.until:
+            return self.outcome(groups, lab)
+        groups = [group if _searched(group) else [lab.split(t) for t in group] for group in groups]
+        judged = [t for group in groups if not _searched(group) for t in group]
+        values = iter(step_values(judged, self._scorer, lab))
+        return [
+            [_from_tree(t) for t in group] if _searched(group) else self._credit(group, values, lab)
+            for group in groups
+        ]
+
+    def _credit(self, group: Group, values, lab: Lab) -> Group:
+        progress = [differences(next(values)) for _ in group]
+        if self.shuffle:
+            progress = [lab.rng.sample(steps, len(steps)) for steps in progress]
+        if self._centred:
+            # only the policy's own steps: what it did not write cannot raise its baseline
+            own = [
+                p
+                for t, steps in zip(group, progress, strict=True)
+                for p, step in zip(steps, t.steps, strict=True)
+                if step.logprobs is not None
+            ]
+            mean, whole = fmean(own) if own else 0.0, self.outcome.advantages(group)
+            progress = [
+                [a + self.coefficient * (p - mean) for p in steps]
+                for a, steps in zip(whole, progress, strict=True)
+            ]
+        return [replace(t, advantages=tuple(steps)) for t, steps in zip(group, progress, strict=True)]
+
+
+def differences(values: list[float]) -> list[float]:
+    """Progress p_1 .. p_T from values V_0 .. V_T."""
+    return [after - before for before, after in pairwise(values)]
+
+
+def _searched(group: Group) -> bool:
+    return all(t.steps and t.steps[-1].value is not None for t in group)
+
+
+def _from_tree(trajectory):
+    """Q(child) - V(parent) for the last step; the path before it is masked."""
+    parent, child = trajectory.steps[-2].value, trajectory.steps[-1].value
+    return replace(trajectory, advantages=(0.0,) * (len(trajectory.steps) - 1) + (child - parent,))
