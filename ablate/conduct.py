@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from ablate.alarm import Alarm
 from ablate.checkpoint import prune
 from ablate.ledger import milestones
 from ablate.record import system_metrics
+from ablate.types import UserError
 
 if TYPE_CHECKING:
     from ablate.config import Config
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from ablate.runtime import StopRequest
 
 SYSTEM_EVERY = 10.0  # seconds between samples of CPU and memory use
+FIRST = 5  # batches whose mean length is what later ones are compared with
 LARGE_BATCH = 0.02  # share of the budget; a batch above it makes the overshoot visible
 
 
@@ -56,6 +60,8 @@ class Conductor(TrainerCallback):
         self._step_started = self._system_sampled = 0.0
         self.seconds = {"train": 0.0, "evaluate": 0.0}
         self.batch_share = 0.0  # largest share of the budget that one step took
+        self.alarm = Alarm()
+        self._lengths: list[float] = []  # mean lengths of the first batches
         self.learner: Learner
 
     # -- state of a checkpoint ------------------------------------------------------------------------------
@@ -70,6 +76,8 @@ class Conductor(TrainerCallback):
             "solved": self._solved,
             "seconds": self.seconds,
             "batch_share": self.batch_share,
+            "alarm": self.alarm.state(),
+            "lengths": self._lengths,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -77,6 +85,8 @@ class Conductor(TrainerCallback):
         self._ledger.load_state_dict(state["ledger"])
         self._reached, self._heldout = state["milestones_reached"], state["heldout"]
         self._solved, self.seconds, self.batch_share = state["solved"], state["seconds"], state["batch_share"]
+        self.alarm.restore(state["alarm"])
+        self._lengths = state["lengths"]
 
     @property
     def finished(self) -> bool:
@@ -102,6 +112,11 @@ class Conductor(TrainerCallback):
         ledger.pause_clock()
         self.seconds["train"] += time.monotonic() - self._step_started
         self.batch_share = max(self.batch_share, (ledger.spent - self._spent_before) / ledger.budget)
+        if ledger.spent == self._spent_before:
+            raise UserError(
+                f"budget.{ledger.unit}={ledger.budget:g} can never be spent: a batch of this strategy takes none "
+                "of it; nearest: budget.flops"
+            )
         self._write_step(step)
         if step == 1 and self.batch_share > LARGE_BATCH:
             self._say_large()
@@ -136,6 +151,7 @@ class Conductor(TrainerCallback):
         stream, figures = self._figures()
         mean = figures["solved"]
         self._solved = mean if self._solved is None else 0.9 * self._solved + 0.1 * mean
+        figures = {**figures, **self._watch(step, figures)}
         row = {f"train/{name}": value for name, value in figures.items()}
         row |= {f"learner/{name}": value for name, value in self.learner.report.items()}
         row["learner/lr"] = self.learner.last_lr
@@ -146,6 +162,17 @@ class Conductor(TrainerCallback):
             self._system_sampled = now
             row |= system_metrics()
         self._record.append("steps", {"step": step, "problems": stream, **row})
+
+    def _watch(self, step: int, figures: dict[str, float]) -> dict[str, float]:
+        """Drift and alarm; a batch that is trained on several times is taken in once."""
+        if (step - 1) % self._config.learner.iterations == 0:
+            if len(self._lengths) < FIRST:
+                self._lengths.append(figures["length"])
+            for text in self.alarm.update(step, figures):
+                if self._bar is not None:
+                    self._bar.message(f"  {text}")
+        drift = figures["length"] - fmean(self._lengths)
+        return {"length_drift": drift, "alarm": float(bool(self.alarm.ringing))}
 
     def _budget(self) -> dict[str, float]:
         totals = {f"budget/{name}": value for name, value in self._ledger.totals().items()}

@@ -86,6 +86,8 @@ class EvaluateConfig:
     split: Literal["heldout", "tuning", "train"] = "heldout"
     long_cap_factor: int = limited(2, at_least=1)  # decode up to this multiple of sampling.cap
     temperature: float = limited(1.0, above=0)
+    # processes that decode at a time, on a CPU with threads=1; each holds one batch; null: one per core
+    workers: int | None = limited(2, at_least=1)
 
 
 @dataclass
@@ -143,7 +145,10 @@ class Config:
 
 
 # These say where and how a run is recorded, not what it computes.
-_NOT_THE_RESULT = ("tracking", "paths", "progress", "resume", "fresh", "checkpoint", "name", "threads")
+_NOT_THE_RESULT = (
+    *("tracking", "paths", "progress", "resume", "fresh", "checkpoint", "name", "threads"),
+    "evaluate.workers",
+)
 
 
 def validate(cfg: Any) -> Config:
@@ -168,7 +173,8 @@ def fingerprint(cfg: Config) -> str:
     if values["sampling_seed"] is None:
         values["sampling_seed"] = values["seed"]
     for key in _NOT_THE_RESULT:
-        del values[key]
+        group, _, leaf = key.rpartition(".")
+        del (values[group] if group else values)[leaf]
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ablate.models.policy import Policy
 
 
+KL_ANSWERS = 256  # judged against the start at a milestone: a fixed part of the samples
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One milestone. columns: one entry per problem and sample, problems in order. metrics: the figures."""
@@ -44,10 +47,12 @@ def evaluate(
     config: EvaluateConfig,
     cap: int,
     longest: int,
+    reference: Policy | None = None,
 ) -> Evaluation:
     """Decode up to `longest` >= `cap` tokens and judge at `cap`, at half of it, and at `longest`.
 
-    The random stream is the same at every milestone, in every arm and for every seed: common random numbers.
+    reference: the policy to measure a divergence from, on some of the answers, cut at `cap`. The random
+    stream is the same at every milestone, in every arm and for every seed: common random numbers.
     """
     k = config.samples
     samples = engine.generate(
@@ -57,6 +62,7 @@ def evaluate(
         key=hash64("evaluate", config.split, k),
         purpose="evaluate",
         temperature=config.temperature,
+        workers=config.workers,
     )
     steps = [step for row in samples for step in row]
     owners = [problem for problem in problems for _ in range(k)]
@@ -86,7 +92,40 @@ def evaluate(
         task.answer(p, text) if ok else None
         for p, text, ok in zip(owners, texts, ended & (length <= cap), strict=True)
     ]
-    return Evaluation(columns, _metrics(columns, answers, k, cap, longest, list(counts[0])), len(problems))
+    metrics = _metrics(columns, answers, k, cap, longest, list(counts[0]))
+    if reference is not None:
+        chosen = [i * len(steps) // KL_ANSWERS for i in range(KL_ANSWERS)]
+        rows = sorted(set(chosen))  # all of them, where there are fewer
+        metrics |= divergence(
+            engine,
+            reference,
+            [policy.prompt(owners[row].prompt) for row in rows],
+            [steps[row].tokens[:cap] for row in rows],
+            config.temperature,
+        )
+    return Evaluation(columns, metrics, len(problems))
+
+
+def divergence(
+    engine: Any,
+    reference: Policy,
+    prompts: list[tuple[int, ...]],
+    answers: list[tuple[int, ...]],
+    temperature: float,
+) -> dict[str, float]:
+    """KL(policy || reference) in nats, per token and per answer, from answers that the policy drew.
+
+    With r = p_reference(token) / p_policy(token) each token counts r - 1 - log r: never negative, and its
+    mean is the divergence of the next token's distributions (the k3 estimator of Schulman 2020,
+    joschu.net/blog/kl-approx.html). An answer's divergence is the sum over its tokens.
+    """
+    now, start = (
+        engine.score(prompts, answers, purpose="evaluate", temperature=temperature, policy=policy)
+        for policy in (None, reference)
+    )
+    ratios = np.concatenate(start) - np.concatenate(now)
+    total = float((np.expm1(ratios) - ratios).sum())
+    return {"kl_per_token": total / len(ratios), "kl_per_answer": total / len(answers)}
 
 
 def _metrics(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from ablate.randomness import hash64
-from ablate.types import Group, Problem, Step, Task, Trajectory, ValueModel
+from ablate.types import Group, JudgeModel, Problem, Step, Task, Trajectory, ValueModel, Verdict
 
 if TYPE_CHECKING:
     from ablate.engines.hf import HFEngine
@@ -37,6 +38,7 @@ class Laboratory:
         self._start = start
         self._reference: Policy | None = None  # the start, once asked for
         self._models: dict[str, ValueModel] = {}
+        self._judges: dict[str, JudgeModel] = {}
         self._restored: Mapping[str, Mapping[str, Any]] = {}  # states of value models not made again yet
         self.cap = cap
         self.step_boundary = task.step_boundary
@@ -79,14 +81,6 @@ class Laboratory:
 
     def score(self, prefixes: Sequence[Trajectory], reference: bool = False) -> list[list[float]]:
         """Log-probabilities of the tokens after the prompt; see `types.Lab`."""
-        policy = self._policy
-        if reference:
-            if self._reference is None:
-                if self._start is None:
-                    raise ValueError("this laboratory was not told what the policy started from")
-                self._reference = self._start()
-                self._reference.model.to(self._policy.device)
-            policy = self._reference
         return [
             list(row)
             for row in self._engine.score(
@@ -94,15 +88,34 @@ class Laboratory:
                 [prefix.completion for prefix in prefixes],
                 purpose="score",
                 temperature=self._temperature,
-                policy=policy,
+                policy=self.reference() if reference else self._policy,
             )
         ]
+
+    def reference(self) -> Policy:
+        """The policy as it was before training; loaded at first use."""
+        if self._reference is None:
+            if self._start is None:
+                raise ValueError("this laboratory was not told what the policy started from")
+            self._reference = self._start()
+            self._reference.model.to(self._policy.device)
+        return self._reference
 
     def oracle(self, prefixes: Sequence[Trajectory]) -> list[float]:
         """The task's exact step oracle, free of charge."""
         texts = self._policy.decode([prefix.completion for prefix in prefixes])
         judge = self._task.oracle  # type: ignore[attr-defined]  # scorers check that the task has one
         return [judge(prefix.problem, text) for prefix, text in zip(prefixes, texts, strict=True)]
+
+    def demonstrate(self, problems: Sequence[Problem], n: int) -> list[list[tuple[int, ...]]]:
+        """The task's demonstrations of these problems; see `types.Lab`."""
+        demonstrate = self._task.demonstrate  # type: ignore[attr-defined]  # sources check that the task has it
+
+        def one(problem: Problem, i: int) -> tuple[int, ...]:
+            rng = Random(hash64(self._seed, "demonstration", self.batch, problem.id, i))
+            return (*self._policy.encode(demonstrate(problem, rng)), self._policy.eos)[: self.cap]
+
+        return [[one(problem, i) for i in range(n)] for problem in problems]
 
     def value_model(self, name: str, make: Callable[..., ValueModel]) -> ValueModel:
         """The auxiliary model of this name, made at first use."""
@@ -123,6 +136,12 @@ class Laboratory:
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Take back `state_dict()`."""
         self._restored = state
+
+    def judge(self, name: str, make: Callable[..., JudgeModel], questions: Sequence[str]) -> list[Verdict]:
+        """Verdicts of the judge of this name, made at first use."""
+        if name not in self._judges:
+            self._judges[name] = make(self._policy, self._ledger)
+        return self._judges[name].ask(questions)
 
     def verify(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Judge answers; one that does not end with the end token is not solved."""
@@ -185,7 +204,8 @@ class Laboratory:
     # -- diagnostics ----------------------------------------------------------------------------------------
 
     def report(self, groups: Sequence[Group]) -> dict[str, float]:
-        """Figures of a credited batch: reward, length, truncation, signal, behaviour, logged diagnostics."""
+        """Figures of a credited batch: reward, length, truncation, signal, overlap, behaviour, logged
+        diagnostics."""
         trajectories = [t for group in groups for t in group]
         texts = self._policy.decode([t.completion for t in trajectories])
         counts: dict[str, float] = defaultdict(float)
@@ -201,6 +221,40 @@ class Laboratory:
             "length": sum(t.length for t in trajectories) / n,
             "truncated": sum(map(self.truncated, trajectories)) / n,
             "groups_with_signal": mixed / max(1, len(groups)),
+            "overlap": overlap(groups),
             **{f"behaviour/{name}": total / n for name, total in counts.items()},
             **{name: sum(values) / len(values) for name, values in self._logged.items()},
         }
+
+
+def overlap(groups: Sequence[Group]) -> float:
+    """Share of the policy's own tokens that several trajectories of a group have in common.
+
+    A token of a completion is shared if another trajectory of its group has the same tokens up to and
+    including it. Tokens that were not sampled (the path in a tree, the prefix of a continuation) are compared
+    but not counted: share = shared sampled tokens / sampled tokens, over all groups. It is 0 without any.
+
+    Group-relative advantages give such a prefix the mean of its trajectories' advantages, which makes outcome
+    rewards a Monte Carlo process reward (Sullivan 2025, arXiv:2509.21154); this says for how many tokens.
+    """
+    shared = sampled = 0
+    for group in groups:
+        # in lexicographic order, the longest prefix in common with any other is one with a neighbour
+        ordered = sorted(((t.completion, t) for t in group), key=lambda pair: pair[0])
+        common = [0, *(_common(a, b) for (a, _), (b, _) in pairwise(ordered)), 0]
+        for i, (_, trajectory) in enumerate(ordered):
+            left = max(common[i], common[i + 1])
+            for step in trajectory.steps:
+                if step.logprobs is not None:
+                    sampled += len(step.tokens)
+                    shared += min(left, len(step.tokens))
+                left = max(0, left - len(step.tokens))
+    return shared / max(1, sampled)
+
+
+def _common(one: tuple[int, ...], two: tuple[int, ...]) -> int:
+    """Length of the longest common prefix."""
+    for i, (a, b) in enumerate(zip(one, two, strict=False)):
+        if a != b:
+            return i
+    return min(len(one), len(two))

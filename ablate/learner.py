@@ -45,6 +45,10 @@ class NonFiniteLoss(RuntimeError):
     """The loss or the gradient is NaN or infinite; the weights have not been touched."""
 
 
+class Misaligned(ValueError):
+    """What the strategy returned cannot be trained on: advantages do not match steps, or logprobs tokens."""
+
+
 class _Ticks(IterableDataset):
     """The Trainer wants a data loader; the problem stream is the rollout's own business."""
 
@@ -222,7 +226,11 @@ class Learner(GRPOTrainer):
 
     def _take_batch(self) -> list[Row]:
         """Roll out the next batch and sum its rows and tokens over ranks."""
-        rows = rows_of(self._rollout(self.state.global_step // self._config.iterations))
+        groups = self._rollout(self.state.global_step // self._config.iterations)
+        try:
+            rows = rows_of(groups)
+        except ValueError as error:
+            raise Misaligned(str(error)) from error
         own = [len(rows), sum(sum(row.mask) for row in rows)]
         counts = torch.tensor(own, dtype=torch.float64, device=self.args.device)
         counts = self.accelerator.reduce(counts, reduction="sum")
@@ -278,10 +286,13 @@ class Learner(GRPOTrainer):
         if not self._config.normalize_advantages:
             return 1.0
         if self.state.global_step % self._config.iterations == 0 or self._mean_square is None:
-            squares = sum(a * a for row in kept for a, m in zip(row.advantages, row.mask, strict=True) if m)
-            tokens = sum(sum(row.mask) for row in kept)
-            sums = torch.tensor([squares, tokens], dtype=torch.float64, device=self.args.device)
+            own = [a for row in kept for a in row.own()]
+            sums = torch.tensor(
+                [sum(a * a for a in own), len(own)], dtype=torch.float64, device=self.args.device
+            )
             squares, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
+            if not squares:  # nothing but tokens to imitate
+                return 1.0
             fresh, decay = squares / tokens, self._config.rms_decay
             old = self._mean_square
             self._mean_square = fresh if old is None else decay * old + (1.0 - decay) * fresh

@@ -11,19 +11,24 @@ import torch
 
 from ablate.types import Group
 
-UNSAMPLED = math.nan  # log-probability of a token that the policy did not sample
+UNSAMPLED = math.nan  # log-probability of a token to imitate, which the policy did not sample
 
 
 @dataclass(frozen=True)
 class Row:
     """One training row: prompt, completion (T tokens), and per completion token: is it the policy's own,
-    its log-probability when sampled (NaN: it was not), its advantage."""
+    its log-probability when sampled (NaN: to imitate), its advantage."""
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     mask: tuple[bool, ...]
     logprobs: tuple[float, ...]
     advantages: tuple[float, ...]
+
+    def own(self) -> list[float]:
+        """The advantages of tokens that the policy sampled itself."""
+        sampled = zip(self.advantages, self.mask, self.logprobs, strict=True)
+        return [a for a, m, p in sampled if m and not math.isnan(p)]
 
     @property
     def length(self) -> int:
@@ -63,7 +68,7 @@ def rows_of(groups: Sequence[Group]) -> list[Row]:
                 taught = step.logprobs is None and step.imitate > 0.0 and bool(trajectory.solved)
                 count = len(step.tokens)
                 mask += [step.logprobs is not None or taught] * count
-                logprobs += step.logprobs or [UNSAMPLED] * count
+                logprobs += step.logprobs or [UNSAMPLED if taught else 0.0] * count
                 advantages += [step.imitate if taught else advantage * step.weight] * count
             if any(mask):
                 prompt, completion = trajectory.problem.tokens, trajectory.completion
@@ -83,7 +88,8 @@ def micro_batches(rows: Sequence[Row], limit: int) -> list[list[Row]]:
 
 
 def collate(rows: Sequence[Row], pad: int, scale: float, device: Any) -> dict[str, Any]:
-    """TRL's tensors, prompts (B, P) and completions (B, T); advantages times `scale`.
+    """TRL's tensors, prompts (B, P) and completions (B, T); advantages times `scale`, except of tokens to
+    imitate.
 
     P is the length of the shortest prompt; the rest of a longer one begins its completion, masked. So all
     padding is on the right: causal attention needs no mask, and positions are those of the sampler.
@@ -100,12 +106,14 @@ def collate(rows: Sequence[Row], pad: int, scale: float, device: Any) -> dict[st
 
     prompts = torch.tensor([row.prompt[:shared] for row in rows], device=device)
     tokens = completions([(row.prompt + row.completion)[shared:] for row in rows], pad, torch.long)
+    logprobs = completions([row.logprobs for row in rows], 0.0, torch.float32)
+    advantages = completions([row.advantages for row in rows], 0.0, torch.float32)
     return {
         "prompt_ids": prompts,
         "prompt_mask": torch.ones_like(prompts),
         "completion_ids": tokens,
         "completion_mask": torch.ones_like(tokens),
         "tool_mask": completions([row.mask for row in rows], 0, torch.long),
-        "old_per_token_logps": completions([row.logprobs for row in rows], 0.0, torch.float32),
-        "advantages": completions([row.advantages for row in rows], 0.0, torch.float32) * scale,
+        "old_per_token_logps": logprobs,
+        "advantages": torch.where(logprobs.isnan(), advantages, advantages * scale),
     }

@@ -175,6 +175,8 @@ class _Run:
             self.record.close()
             if self.mirror is not None:
                 self.mirror.close(deadline_seconds=5.0)
+            if isinstance(error, UserError):
+                raise  # it says all there is to say
             print(
                 f"\n{self.record.folder}: all steps up to the last checkpoint are kept; "
                 "the same command with resume=true goes on from there",
@@ -193,7 +195,7 @@ class _Run:
     def _train(self) -> Any:
         from ablate.conduct import Conductor
         from ablate.evaluate import evaluate, heldout_problems
-        from ablate.learner import Learner
+        from ablate.learner import Learner, Misaligned
 
         config = self.config
         problems = heldout_problems(self.task, config.evaluate, config.seed)
@@ -204,7 +206,14 @@ class _Run:
             self.bar,
             self.stop,
             evaluate=lambda longest: evaluate(
-                self.engine, self.policy, self.task, problems, config.evaluate, config.sampling.cap, longest
+                self.engine,
+                self.policy,
+                self.task,
+                problems,
+                config.evaluate,
+                config.sampling.cap,
+                longest,
+                self.lab.reference(),
             ),
             figures=lambda: (self.stream, self.figures),
             updated=self.engine.weights_changed,
@@ -229,7 +238,13 @@ class _Run:
         if conductor.finished:  # killed between the last step and the summary
             self.policy.model.load_state_dict(_weights(self.checkpoint))
         else:
-            learner.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+            try:
+                learner.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+            except Misaligned as error:
+                parts = ", ".join(f"{axis}={getattr(config.strategy, axis)._target_}" for axis in AXES)
+                raise UserError(
+                    f"strategy={config.strategy.name} ({parts}) returned misaligned groups: {error}"
+                ) from error
         return conductor
 
     def _summarise(self, conductor: Any) -> None:
@@ -245,7 +260,13 @@ class _Run:
         if self.mirror is not None:
             seconds["mlflow"] = self.mirror.cost.cpu_seconds
         summary = summarise(
-            self.record.folder, self.config, self.ledger, self.origin, seconds, conductor.batch_share
+            self.record.folder,
+            self.config,
+            self.ledger,
+            self.origin,
+            seconds,
+            conductor.batch_share,
+            conductor.alarm.events,
         )
         text = to_text(summary)
         self.record.finish(summary, text)

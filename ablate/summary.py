@@ -23,11 +23,12 @@ def summarise(
     origin: dict[str, Any],
     seconds: dict[str, float],
     batch_share: float,
+    alarms: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """All figures of a finished run, from its own record and its ledger.
 
     seconds: wall time in all, in training steps, in evaluation. batch_share: largest share of the budget that
-    one step took.
+    one step took. alarms: of `Alarm.events`.
     """
     evaluations = read_jsonl(folder / "evaluations.jsonl")
     return {
@@ -52,6 +53,7 @@ def summarise(
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "before": _heldout(evaluations[0]),
         "after": _heldout(evaluations[-1]),
+        "alarms": alarms,
         "milestones": [
             {
                 "share": row["milestone"],
@@ -92,6 +94,8 @@ def to_text(summary: dict[str, Any]) -> str:
         if name.startswith("behaviour/"):
             label = name.removeprefix("behaviour/").replace("_", " ") + " per answer"
             table.append([label, f"{before[name]:.2f}", f"{after[name]:.2f}"])
+    label = "KL to the start (nats per answer)"
+    table.append([label, f"{before['kl_per_answer']:.2f}", f"{after['kl_per_answer']:.2f}"])
     lines += _table(table)
     total = sum(account["flops"] for purpose, account in summary["compute"].items() if purpose in BUDGETED)
     compute = [["compute", "FLOPs", "logical FLOPs", "tokens", "share of budgeted"]]
@@ -106,6 +110,9 @@ def to_text(summary: dict[str, Any]) -> str:
                 share,
             ]
         )
+    for alarm in summary["alarms"]:
+        end = f"to {alarm['cleared']}" if alarm["cleared"] else "on"
+        lines += ["", f"Alarm ({alarm['kind']}) from step {alarm['step']} {end}: {alarm['text']}."]
     budget, seconds = summary["budget"], summary["seconds"]
     lines += ["", *_table(compute), ""]
     lines.append(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 
 class UserError(Exception):
@@ -83,6 +83,7 @@ class Trajectory:
 
 
 Group: TypeAlias = list[Trajectory]  # trajectories that share a prefix: one baseline
+Verdict: TypeAlias = float | Literal["failed", "malformed"]  # P(yes), or why there is none
 
 
 class Lab(Protocol):
@@ -118,9 +119,19 @@ class Lab(Protocol):
         """The task's exact step oracle at the end of each prefix; free, and so no ground for a verdict."""
         ...
 
+    def demonstrate(self, problems: Sequence[Problem], n: int) -> list[list[tuple[int, ...]]]:
+        """`n` demonstrations of each problem by the task's demonstrator, as tokens with the end token, at most
+        `cap` of them; free of charge."""
+        ...
+
     def value_model(self, name: str, make: Callable[..., ValueModel]) -> ValueModel:
         """The auxiliary model of this name: made at first use, by make(policy, ledger, seed), and kept over
         batches, checkpoints included."""
+        ...
+
+    def judge(self, name: str, make: Callable[..., JudgeModel], questions: Sequence[str]) -> list[Verdict]:
+        """What the judge of this name says to each question: made at first use, by make(policy, ledger), and
+        kept over batches; charged as "judge"."""
         ...
 
     def verify(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -173,6 +184,15 @@ class ValueModel(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back `state_dict()`."""
+        ...
+
+
+class JudgeModel(Protocol):
+    """A language model that is asked questions to answer with yes or no. It charges the ledger itself and
+    keeps nothing that a resumed run would need."""
+
+    def ask(self, questions: Sequence[str]) -> list[Verdict]:
+        """One verdict per question; does not raise for what a model answers or fails to answer."""
         ...
 
 

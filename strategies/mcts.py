@@ -27,14 +27,15 @@ from ablate.types import Group, Lab, Problem, Step, Trajectory, UserError
 class Tree:
     """A tree per problem.
 
-    simulations: per problem. width: steps sampled at each node, equal ones merged. c_puct: exploration.
-    noise_alpha, noise_share: Dirichlet noise at the root. rollout_weight: of the rollout in a leaf's value,
-    the rest is the value head's (0: no rollouts; 1: no value head). min_visits: of its children, for a node
-    to be trained on. select: "uniform" is the placebo: the tree grows without regard to values, the targets
-    are made the same way.
+    simulations: per problem; parallel: how many of them at a time. width: steps sampled at each node, equal
+    ones merged. c_puct: exploration. noise_alpha, noise_share: Dirichlet noise at the root. rollout_weight:
+    share of the rollout in a leaf's value, the rest is the value head's (0: no rollouts; 1: no value head).
+    min_visits: of its children, for a node to be trained on. select: "uniform" is the placebo: the tree grows
+    without regard to values, the targets are made the same way.
     """
 
     simulations: int = 16
+    parallel: int = 4
     width: int = 4
     c_puct: float = 1.0
     noise_alpha: float = 0.5
@@ -45,7 +46,7 @@ class Tree:
     value_head: ValueHead = field(default_factory=ValueHead)
 
     def __post_init__(self) -> None:
-        for name, least in (("simulations", 2), ("width", 2), ("min_visits", 1)):
+        for name, least in (("simulations", 2), ("parallel", 1), ("width", 2), ("min_visits", 1)):
             if getattr(self, name) < least:
                 raise UserError(
                     f"{name}={getattr(self, name)} is too small: the smallest valid value is {least}"
@@ -73,6 +74,7 @@ class Tree:
             lambda nodes: self._evaluate(nodes, lab, examples),
             lambda nodes: self._expand(nodes, lab),
             select,
+            self.parallel,
         )
         if examples and self.rollout_weight < 1.0:
             prefixes, outcomes = zip(*examples, strict=True)

@@ -19,6 +19,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Literal
 
+from ablate.scorers.judge import Judge
 from ablate.scorers.learned import Learned
 from ablate.scorers.monte_carlo import MonteCarlo
 from ablate.scorers.oracle import Oracle
@@ -37,7 +38,7 @@ class Process:
     placebo: the steps' progress is permuted within each answer, its sum kept. outcome: the outcome's credit.
     """
 
-    scorer: Literal["monte_carlo", "learned", "oracle"] = "monte_carlo"
+    scorer: Literal["monte_carlo", "learned", "judge", "oracle"] = "monte_carlo"
     form: Literal["auto", "difference", "progress"] = "auto"
     coefficient: float = 1.0
     until: float = 1.0
@@ -45,6 +46,7 @@ class Process:
     outcome: Outcome = field(default_factory=Outcome)
     monte_carlo: MonteCarlo = field(default_factory=MonteCarlo)
     learned: Learned = field(default_factory=Learned)
+    judge: Judge = field(default_factory=Judge)
 
     def __post_init__(self) -> None:
         if not 0.0 < self.until <= 1.0:
@@ -72,6 +74,9 @@ class Process:
 
     def _credit(self, group: Group, values, lab: Lab) -> Group:
         progress = [differences(next(values)) for _ in group]
+        for t, steps in zip(group, progress, strict=True):  # for the alarm: what the policy's steps are paid
+            paid = (p for p, step in zip(steps, t.steps, strict=True) if step.logprobs is not None)
+            lab.log("reward/process", sum(max(p, 0.0) for p in paid))
         if self.shuffle:
             progress = [lab.rng.sample(steps, len(steps)) for steps in progress]
         if self._centred:

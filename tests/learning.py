@@ -45,6 +45,7 @@ def reference_loss(model, groups, config):
         mine = torch.tensor(row.mask)
         logp = logits.log_softmax(-1)[torch.arange(len(row.completion)), torch.tensor(row.completion)][mine]
         old, advantage = (torch.tensor(v, dtype=torch.float64)[mine] for v in (row.logprobs, row.advantages))
+        old = torch.where(old.isnan(), logp.detach(), old)  # tokens to imitate: a ratio of 1
         ratio = (logp - old).exp()
         if config.importance == "sequence":
             ratio = (logp - old).mean().exp().expand_as(ratio)
@@ -77,10 +78,11 @@ def reference_gradient(groups, config, weights=None):
 
 
 @cache
-def make_groups(seed=0, count=4, off_policy=0.3):
+def make_groups(seed=0, count=4, off_policy=0.3, teach=0.0):
     """Ragged groups: several steps, foreign steps, weights, advantages of both signs and of zero.
 
-    off_policy: standard deviation of (old - current) log-probability. The third group has no signal at all,
+    off_policy: standard deviation of (old - current) log-probability. teach: weight of imitation of foreign
+    steps in odd places, by the right answers (the first of each group). The third group has no signal at all,
     the last trajectory of the first none of its own, and two in the second not a single own token.
     """
     draw, model = Random(seed), mild_policy().model
@@ -94,7 +96,8 @@ def make_groups(seed=0, count=4, off_policy=0.3):
                 tokens = tuple(draw.randrange(2, 22) for _ in range(draw.randint(1, 5)))
                 foreign = draw.random() < 0.3 if s else g == 1 and i == 1
                 logprobs = None if foreign else current(model, sofar, tokens, draw, off_policy)
-                steps.append(Step(tokens, logprobs, weight=draw.choice((0.5, 1.0, 2.0))))
+                taught = teach if foreign and s % 2 else 0.0
+                steps.append(Step(tokens, logprobs, weight=draw.choice((0.5, 1.0, 2.0)), imitate=taught))
                 advantages.append(0.0 if g == 2 or draw.random() < 0.2 else draw.gauss(0, 1))
                 sofar += tokens
             if g == 0 and i == 2:
@@ -102,7 +105,7 @@ def make_groups(seed=0, count=4, off_policy=0.3):
             if g == 1 and i == 2:
                 steps = [step.masked() for step in steps]
             problem = Problem(f"p{g}", "", tokens=prompt)
-            group.append(Trajectory(problem, tuple(steps), advantages=tuple(advantages)))
+            group.append(Trajectory(problem, tuple(steps), solved=i == 0, advantages=tuple(advantages)))
         groups.append(group)
     return groups
 

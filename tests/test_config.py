@@ -79,7 +79,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch):
             "learner.lr=inf",
         ),
         *("budget.flops=0", "budget.tokens=-1", "budget.seconds=nan", "budget.milestones=0"),
-        *("evaluate.samples=0", "evaluate.problems=0", "evaluate.long_cap_factor=0"),
+        *("evaluate.samples=0", "evaluate.problems=0", "evaluate.long_cap_factor=0", "evaluate.workers=0"),
         *("sampling.cap=0", "sampling.temperature=0", "checkpoint.every_steps=0", "checkpoint.keep=0"),
         *("tracking.every_seconds=0", "threads=0", "seed=-1", "sampling_seed=-1", "strategy.source.n=1"),
         *("engine.max_rows=0", "model.warm_start.steps=0", "task.numbers=0"),
@@ -140,6 +140,7 @@ def test_the_fingerprint_changes_with_what_determines_the_result_and_with_nothin
         "checkpoint.keep=9",
         "name=other",
         "threads=2",
+        "evaluate.workers=7",
         "sampling_seed=0",
         "learner.lr=6e-4",
     ]

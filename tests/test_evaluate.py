@@ -1,5 +1,6 @@
 """Held-out evaluation: its statistics against brute force, and what its figures may depend on."""
 
+from copy import deepcopy
 from itertools import combinations
 from statistics import fmean
 from zlib import crc32
@@ -11,8 +12,16 @@ from hypothesis import strategies as st
 
 from ablate.config import EvaluateConfig
 from ablate.engines.hf import HFEngine
-from ablate.evaluate import clustered_se, evaluate, heldout_problems, majority_right, pass_at
+from ablate.evaluate import (
+    KL_ANSWERS,
+    clustered_se,
+    evaluate,
+    heldout_problems,
+    majority_right,
+    pass_at,
+)
 from ablate.ledger import Ledger
+from ablate.randomness import hash64
 from ablate.types import Problem
 
 # -- statistics ---------------------------------------------------------------------------------------------
@@ -122,12 +131,13 @@ class Checksum:
 CAP = 12
 
 
-def judged(policy, longest, config=None, ledger=None, seed=0, max_rows=1024):
+def judged(policy, longest, config=None, ledger=None, seed=0, max_rows=1024, reference=None):
     config = config or EvaluateConfig(samples=6)
     engine = HFEngine(max_rows)
     engine.start(policy, ledger or Ledger())
     task = Checksum()
-    return evaluate(engine, policy, task, heldout_problems(task, config, seed), config, CAP, longest)
+    problems = heldout_problems(task, config, seed)
+    return evaluate(engine, policy, task, problems, config, CAP, longest, reference)
 
 
 def same(one, two, but=()):
@@ -225,6 +235,82 @@ def test_evaluation_is_charged_to_its_own_account(exact):
     judged(exact, CAP, ledger=again)
     judged(exact, CAP, ledger=again)
     assert again.accounts["evaluate"].flops == 2 * account.flops
+
+
+# -- distance from the start --------------------------------------------------------------------------------
+
+
+def perturbed(policy, size):
+    """A copy with noise on every matrix."""
+    import torch
+
+    other = deepcopy(policy)
+    noise = torch.Generator().manual_seed(0)
+    for parameter in other.model.parameters():
+        shift = torch.randn(parameter.shape, generator=noise, dtype=parameter.dtype)
+        parameter.data += size * parameter.data.std(correction=0) * shift
+    return other
+
+
+def test_the_start_is_at_no_distance_from_itself(policy):
+    """Exactly, in single precision: decoding rounds otherwise than scoring, so both sides are scored."""
+    metrics = judged(policy, CAP, reference=deepcopy(policy)).metrics
+    assert metrics["kl_per_token"] == metrics["kl_per_answer"] == 0.0
+    assert "kl_per_token" not in judged(policy, CAP).metrics
+
+
+def test_divergence_is_that_of_an_independent_computation(exact):
+    """Row by row, from the formula; and in expectation the divergence of the whole distributions."""
+    import torch
+
+    start, longest = perturbed(exact, 0.1), 2 * CAP
+    config, task = EvaluateConfig(samples=6), Checksum()
+    result = judged(exact, longest, config, reference=start)
+    engine = HFEngine()
+    engine.start(exact, Ledger())
+    problems = heldout_problems(task, config, 0)
+    key = hash64("evaluate", config.split, config.samples)
+    prompts = [exact.prompt(problem.prompt) for problem in problems]
+    drawn = engine.generate(prompts, 6, [longest] * len(prompts), key=key, purpose="evaluate")
+    tokens, estimates, whole = 0, [], []
+    for prompt, steps in zip(prompts, drawn, strict=True):
+        for step in steps:  # 180 answers are fewer than KL_ANSWERS: all of them
+            answer = step.tokens[:CAP]
+            ids = torch.tensor([prompt + answer])
+            with torch.no_grad():
+                p, q = (
+                    policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+                    for policy in (exact, start)
+                )
+            whole += (p.exp() * (p - q)).sum(-1).tolist()
+            chosen = torch.tensor(answer)[:, None]
+            difference = (q - p).gather(-1, chosen)
+            estimates.append(float((difference.exp() - 1 - difference).sum()))
+            tokens += len(answer)
+    assert result.metrics["kl_per_token"] == pytest.approx(sum(estimates) / tokens, rel=1e-5)
+    assert result.metrics["kl_per_answer"] == pytest.approx(fmean(estimates), rel=1e-5)
+    assert result.metrics["kl_per_token"] == pytest.approx(fmean(whole), rel=0.15) and fmean(whole) > 0.01
+
+
+def test_the_distance_is_taken_on_a_part_of_the_samples_and_costs_no_budget(exact):
+    start = perturbed(exact, 0.1)
+    ledger, plain = Ledger("flops", 1e12), Ledger("flops", 1e12)
+    config = EvaluateConfig(samples=20)
+    result = judged(exact, 2 * CAP, config, ledger=ledger, reference=start)
+    without = judged(exact, 2 * CAP, config, ledger=plain)
+    same(result, without)
+    added = ledger.accounts["evaluate"].tokens - plain.accounts["evaluate"].tokens
+    rows = [i * 600 // KL_ANSWERS for i in range(KL_ANSWERS)]
+    assert added == 2 * result.columns["tokens"][rows].sum()  # read by both policies
+    assert set(ledger.by_purpose()) == {"evaluate"} and ledger.spent == 0.0
+    # and no prefix was left in a cache that training could find it in
+    prompt = exact.prompt(heldout_problems(Checksum(), config, 0)[0].prompt)
+    for charged in (ledger, plain):
+        charged.charge_generation("rollout", exact.cost, prompt, [(5, 6)])
+    assert ledger.spent == plain.spent > 0.0
+
+
+# -- small cases --------------------------------------------------------------------------------------------
 
 
 def test_one_sample_has_no_vote(exact):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tiny import tiny_policy
 
 from ablate.engines.hf import HFEngine
-from ablate.lab import Laboratory
+from ablate.lab import Laboratory, overlap
 from ablate.ledger import Ledger
 from ablate.tasks.countdown import Countdown
-from ablate.types import Step, Trajectory
+from ablate.types import Problem, Step, Trajectory
 
 CAP = 40
 TASK = Countdown(largest=8)
@@ -245,9 +245,64 @@ def test_report_of_hand_made_groups(lab, policy):
     assert report["truncated"] == pytest.approx(1 / 5)
     assert report["groups_with_signal"] == pytest.approx(1 / 2)
     assert report["diagnostic"] == pytest.approx(1.5)
+    assert report["overlap"] == overlap(groups)
     assert report["behaviour/restarts"] == pytest.approx(1 / 5)
     assert report["behaviour/attempts"] == pytest.approx((1 + 0 + 1 + 1 + 2) / 5)
     shaped = [[replace(t, reward=2.0 * t.solved) for t in group] for group in groups]
     assert lab.report(shaped)["reward"] == pytest.approx(6 / 5)
     lab.begin(1)
     assert "diagnostic" not in lab.report(groups)
+
+
+# -- overlap ------------------------------------------------------------------------------------------------
+
+pieces = st.tuples(st.lists(st.integers(1, 2), max_size=3), st.booleans())  # tokens, sampled by the policy?
+some_groups = st.lists(st.lists(st.lists(pieces, max_size=4), max_size=5), max_size=3)
+
+
+def made(groups):
+    def one(parts):
+        steps = (step(tokens) if sampled else step(tokens).masked() for tokens, sampled in parts)
+        return Trajectory(Problem("p", ""), tuple(steps))
+
+    return [[one(parts) for parts in group] for group in groups]
+
+
+def brute_overlap(groups):
+    """By definition: every token against every other trajectory."""
+    marks = []
+    for group in groups:
+        flat = [[(token, sampled) for tokens, sampled in parts for token in tokens] for parts in group]
+        plain = [[token for token, _ in row] for row in flat]
+        for i, row in enumerate(flat):
+            for at, (_, sampled) in enumerate(row):
+                others = (plain[j][: at + 1] for j in range(len(plain)) if j != i)
+                if sampled:
+                    marks.append(plain[i][: at + 1] in others)
+    return sum(marks) / len(marks) if marks else 0.0
+
+
+@given(some_groups)
+@settings(deadline=None, max_examples=300)
+def test_overlap_by_definition(groups):
+    assert overlap(made(groups)) == brute_overlap(groups)
+
+
+def test_overlap_of_samples_continuations_and_siblings():
+    def answer(*tokens):
+        return (tokens, True)
+
+    def path(*tokens):
+        return (tokens, False)
+
+    # three answers: the first two agree on two tokens, the third with them on one
+    assert overlap(made([[[answer(1, 2, 3)], [answer(1, 2)], [answer(1, 5, 6, 7)]]])) == 5 / 9
+    # the same, with one of them cut into steps
+    assert overlap(made([[[answer(1), answer(2, 3)], [answer(1, 2)], [answer(1, 5, 6, 7)]]])) == 5 / 9
+    # the masked prefix of continuations is in common, but nobody sampled it
+    assert overlap(made([[[path(1, 2), answer(3, 4)], [path(1, 2), answer(3, 5)]]])) == 2 / 4
+    assert overlap(made([[[path(1, 2), answer(3)], [path(1, 2), answer(4)]]])) == 0.0
+    # groups do not see each other; equal answers are shared whole
+    assert overlap(made([[[answer(1, 2)]], [[answer(1, 2)]]])) == 0.0
+    assert overlap(made([[[answer(1, 2)]] * 2])) == 1.0
+    assert overlap([]) == overlap([[]]) == 0.0

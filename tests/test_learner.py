@@ -12,6 +12,7 @@ import pytest
 import torch
 from learning import (
     CASES,
+    TEMPERATURE,
     current,
     distance,
     make_config,
@@ -45,7 +46,8 @@ gc.freeze()  # every Trainer.train() collects garbage, which the imports alone m
 
 @pytest.mark.parametrize(("loss_type", "importance"), CASES)
 def test_gradient_is_that_of_the_reference_for_every_loss_and_cut(tmp_path, loss_type, importance):
-    groups = make_groups()
+    groups = make_groups(teach=0.7)
+    assert any(math.isnan(p) for row in rows_of(groups) for p in row.logprobs)
     expected, loss = reference_gradient(groups, make_config(loss_type=loss_type, importance=importance))
     kept = [row for row in rows_of(groups) if row.signal]
     for limit, passes in ((1, len(kept)), (60, None), (10**6, 1)):
@@ -109,6 +111,27 @@ def test_a_batch_is_used_as_often_as_configured(tmp_path):
         before = probe.weights[step - 1] if step else None
         expected, _ = reference_gradient(batches[step // 2], config, before)
         assert distance(gradient, expected) < 1e-5
+
+
+def test_imitation_is_a_likelihood_term_of_its_own_scale(tmp_path):
+    """Without advantages, the gradient is that of -teach x log-likelihood; no RMS touches it."""
+    groups = without_signal(make_groups(teach=0.7, off_policy=0.0))
+    (tokens,) = {sum(sum(row.mask) for row in rows_of(groups))}
+    model = mild_policy().model.double()
+    loss = torch.zeros((), dtype=torch.float64)
+    for row in rows_of(groups):
+        logits = model(input_ids=torch.tensor([row.prompt + row.completion])).logits[0] / TEMPERATURE
+        for i, (token, logprob) in enumerate(zip(row.completion, row.logprobs, strict=True)):
+            if math.isnan(logprob):
+                loss = loss - 0.7 * logits.log_softmax(-1)[len(row.prompt) + i - 1, token] / tokens
+    loss.backward()
+    expected = {name: p.grad for name, p in model.named_parameters()}
+    for normalize in (False, True):
+        _, probe = train(tmp_path, lambda step: groups, make_config(normalize_advantages=normalize))
+        assert distance(probe.gradients[0], expected) < 1e-5
+    credited = make_groups(teach=0.7)
+    learner, _ = train(tmp_path, lambda step: credited, make_config(normalize_advantages=True))
+    assert learner.report["advantage_rms"] ** 2 == pytest.approx(mean_square(make_groups()))
 
 
 def test_advantages_are_divided_by_their_running_rms(tmp_path):

@@ -72,6 +72,13 @@ def test_a_run_learns_and_leaves_a_complete_record(whole: Path) -> None:
     assert columns["solved"].mean() == pytest.approx(summary["after"]["pass@1"])
     assert len(columns["solved"]) == summary["problems"] * summary["samples"]
     assert "pass@1" in (whole / "summary.md").read_text()
+    # diagnostics: distance from the start, drift, shared prefixes, no alarm
+    assert summary["before"]["kl_per_token"] == 0.0 < summary["after"]["kl_per_token"]
+    lengths = [row["train/length"] for row in steps]
+    assert steps[0]["train/length_drift"] == 0.0
+    assert steps[-1]["train/length_drift"] == pytest.approx(lengths[-1] - np.mean(lengths[:5]))
+    assert all(0.0 < row["train/overlap"] < 1.0 for row in steps)
+    assert summary["alarms"] == [] and not any(row["train/alarm"] for row in steps)
     # tokens on the ledger = tokens that the steps say were sampled
     sampled = sum(row["train/length"] * 8 * 8 for row in steps)
     assert summary["totals"]["tokens"] == pytest.approx(sampled)

@@ -54,15 +54,19 @@ class HFEngine:
         purpose: str,
         temperature: float = 1.0,
         stop: frozenset[int] = frozenset(),
+        workers: int | None = 1,
     ) -> list[list[Step]]:
         """Draw `n` continuations of each prefix.
 
         prefixes: P token tuples. max_new: most new tokens, per prefix (>= 1). key: 64-bit random stream;
         row i*n+j is sample j of prefix i. stop: tokens that end a continuation, besides the end token.
+        workers: processes that take batches, see `shards.processes`; each batch is the same in all of them.
         Returns P lists of n Steps with tokens and the log-probabilities they were sampled with (natural
         logarithm, at `temperature`).
         """
         import torch
+
+        from ablate.engines.shards import processes, shared, spread
 
         if any(room < 1 for room in max_new):
             raise ValueError("every prefix needs room for at least one new token")
@@ -70,14 +74,28 @@ class HFEngine:
         stops = torch.tensor(sorted(stop | {self._policy.eos}), device=self._policy.device)
         order = sorted(range(len(prefixes)), key=lambda i: -len(prefixes[i]))
         numbers = [i * n + j for i in order for j in range(n)]
-        drawn: dict[int, Step] = {}
+        begins = range(0, len(numbers), self.max_rows)
+        shape = (len(numbers), max(max_new, default=0))
+        tokens, logprobs, lengths = shared(shape, np.int32), shared(shape, np.float32), shared(shape[:1], int)
+
+        def decode(batch: int) -> None:
+            rows = numbers[begins[batch] :][: self.max_rows]
+            room = [max_new[row // n] for row in rows]
+            noise = uniforms(key, np.array(rows), max(room))
+            here = slice(begins[batch], begins[batch] + len(rows))
+            tokens[here, : max(room)], logprobs[here, : max(room)], lengths[here] = self._decode(
+                [prefixes[row // n] for row in rows], room, noise, temperature, stops
+            )
+
         with _inference(self._policy.model):
-            for begin in range(0, len(numbers), self.max_rows):
-                rows = numbers[begin : begin + self.max_rows]
-                room = [max_new[row // n] for row in rows]
-                noise = uniforms(key, np.array(rows), max(room))
-                steps = self._decode([prefixes[row // n] for row in rows], room, noise, temperature, stops)
-                drawn.update(zip(rows, steps, strict=True))
+            count = processes(workers, len(begins), self._policy.device)
+            if count > 1:  # whatever a first pass imports is imported before the fork
+                self._decode([prefixes[0]] * 2, [2, 1], np.zeros((2, 2)), temperature, stops)
+            spread(decode, len(begins), count)
+        drawn = {
+            row: Step(tuple(tokens[i, :length].tolist()), tuple(logprobs[i, :length].tolist()))
+            for i, (row, length) in enumerate(zip(numbers, lengths.tolist(), strict=True))
+        }
         out = [[drawn[i * n + j] for j in range(n)] for i in range(len(prefixes))]
         # charged in the caller's order, so that the accounts do not depend on the batching
         for prefix, steps in zip(prefixes, out, strict=True):
@@ -93,10 +111,11 @@ class HFEngine:
         noise: np.ndarray,
         temperature: float,
         stops: Any,
-    ) -> list[Step]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One batch: read the distinct prefixes, then draw a token per row and pass until all have finished.
 
-        prefixes, room: per row. noise: uniform numbers, (rows, longest room).
+        prefixes, room: per row. noise: uniform numbers, (rows, longest room). Returns tokens and their
+        log-probabilities, (rows, longest room), and how many of them are a row's.
         """
         import torch
 
@@ -155,11 +174,7 @@ class HFEngine:
                 None if mask is None else mask[:, : at + 1],
                 cache,
             )
-        token_rows, logprob_rows, counts = tokens.tolist(), logprobs.tolist(), lengths.tolist()
-        return [
-            Step(tuple(row[:count]), tuple(logps[:count]))
-            for row, logps, count in zip(token_rows, logprob_rows, counts, strict=True)
-        ]
+        return tokens.cpu().numpy(), logprobs.cpu().numpy(), lengths.cpu().numpy()
 
     def _forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> Any:
         """Logits of the last position, float32, shape (rows, vocabulary)."""
@@ -188,12 +203,14 @@ class HFEngine:
     ) -> list[tuple[float, ...]]:
         """Log-probabilities of given tokens: one float per token of each continuation.
 
-        policy: another model than the one attached (its passes share no cache with it).
+        policy: another model than the one attached. Its passes share no cache with it, and neither does
+        evaluation with training.
         """
         import torch
 
         _need_tokens(prefixes)
-        index = None if policy in (None, self._policy) else PrefixIndex()
+        own = policy in (None, self._policy) and purpose != "evaluate"
+        index = None if own else PrefixIndex()
         policy = policy or self._policy
         order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]) + len(continuations[i]))
         out: list[tuple[float, ...]] = [()] * len(prefixes)

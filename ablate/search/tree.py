@@ -7,7 +7,8 @@ PUCT (Silver et al. 2018, doi:10.1126/science.aar6404):
     argmax_a  Q(a) + c_puct P(a) sqrt(N_parent) / (1 + N(a)),   N_parent = 1 + sum_b N(b),
 
 with Q = V(parent) for an unvisited child. All trees of a batch advance in lockstep, so that one engine call
-serves them all.
+serves them all; each may take several leaves at a time, kept apart by virtual losses (Chaslot et al. 2008,
+doi:10.1007/978-3-540-87608-3_6): until its value is known, a visit counts as a lost one.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Node:
     terminal: bool = False
     value: float | None = None
     visits: int = 0
+    pending: int = 0  # visits on their way, counted as lost
     total: float = 0.0
     bias: float = 1.0  # the prior as selection sees it: with noise at the root
     children: list[Node] = field(default_factory=list)
@@ -41,22 +43,30 @@ class Node:
     @property
     def q(self) -> float:
         """Mean backed-up value; the parent's evaluation while unvisited."""
-        if self.visits:
-            return self.total / self.visits
+        if self.visits + self.pending:
+            return self.total / (self.visits + self.pending)
         return self.parent.value or 0.0 if self.parent is not None else 0.0
 
     def select(self, c_puct: float) -> Node:
         """The child that PUCT goes to."""
-        scale = c_puct * math.sqrt(1 + sum(child.visits for child in self.children))
-        return max(self.children, key=lambda child: child.q + scale * child.bias / (1 + child.visits))
+        scale = c_puct * math.sqrt(1 + sum(child.visits + child.pending for child in self.children))
+        return max(
+            self.children, key=lambda child: child.q + scale * child.bias / (1 + child.visits + child.pending)
+        )
 
-    def back_up(self, value: float) -> None:
-        """Count a visit with this value here and on the way to the root."""
+    def path(self) -> Iterator[Node]:
+        """This node and those above it, up to the root."""
         node: Node | None = self
         while node is not None:
+            yield node
+            node = node.parent
+
+    def back_up(self, value: float) -> None:
+        """A pending visit has this value, here and on the way to the root."""
+        for node in self.path():
+            node.pending -= 1
             node.visits += 1
             node.total += value
-            node = node.parent
 
     def expand(self, steps: Sequence[Step], finished: Callable[[Trajectory], bool]) -> None:
         """Add the sampled steps as children; equal ones are merged, and their share is the prior."""
@@ -87,19 +97,28 @@ def search(
     evaluate: Callable[[list[Node]], Sequence[float]],
     expand: Callable[[list[Node]], None],
     select: Callable[[Node], Node],
+    parallel: int = 1,
 ) -> None:
-    """Run `simulations` in every tree, in lockstep.
+    """Run `simulations` in every tree, in lockstep, at most `parallel` of one tree at a time.
 
     evaluate(nodes): values in [0, 1] of nodes met for the first time; a terminal node's is the verifier's.
-    expand(nodes): gives each of them (those not terminal) its children. select(node): the child to go to.
+    expand(nodes): gives each of them (those not terminal) its children. select(node): the child to go to. A
+    leaf that is being evaluated is not evaluated again: who meets it ends its tree's turn.
     """
-    for _ in range(simulations):
-        leaves = []
+    left = {id(root): simulations for root in roots}
+    while any(left.values()):
+        leaves: list[Node] = []
         for root in roots:
-            node = root
-            while node.children:
-                node = select(node)
-            leaves.append(node)
+            for _ in range(min(parallel, left[id(root)])):
+                leaf = root
+                while leaf.children:
+                    leaf = select(leaf)
+                if leaf.pending and leaf.value is None:
+                    break
+                for node in leaf.path():
+                    node.pending += 1
+                leaves.append(leaf)
+                left[id(root)] -= 1
         fresh = [leaf for leaf in leaves if leaf.value is None]
         for leaf, value in zip(fresh, evaluate(fresh), strict=True):
             leaf.value = value

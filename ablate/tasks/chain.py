@@ -144,6 +144,12 @@ class Chain:
             answers = (demonstrator.answer(*terms(part), self.base.ceiling, rng) for part in _parts(problem))
             yield problem, self._join(answers)
 
+    def demonstrate(self, problem: Problem, rng: Random) -> str:
+        """Like Countdown's, link by link."""
+        return self._join(
+            Demonstrator().answer(*terms(part), self.base.ceiling, rng) for part in _parts(problem)
+        )
+
     def solutions(self, problem: Problem, most: int | None = None) -> list[str]:
         """Correct answers, at most `most`: the i-th strings together the i-th solution of every link."""
         by_link = [self.base.solutions(part, most) for part in _parts(problem)]

@@ -135,6 +135,10 @@ class Countdown:
             rng = Random(hash64("demonstration", seed, index))
             yield problem, demonstrator.answer(*terms(problem), self.ceiling, rng)
 
+    def demonstrate(self, problem: Problem, rng: Random) -> str:
+        """One answer of the mediocre demonstrator with its default settings (without an end token)."""
+        return Demonstrator().answer(*terms(problem), self.ceiling, rng)
+
     def solutions(self, problem: Problem, most: int | None = None) -> list[str]:
         """Correct answers of one attempt, at most `most` of them; sums and products in one order only."""
         numbers, target = terms(problem)

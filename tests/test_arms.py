@@ -1,0 +1,103 @@
+"""Every arm as a whole run on a tiny model: the same start and problems, equal budgets, all on the ledger."""
+
+from collections import Counter
+from itertools import product
+
+import pytest
+
+from ablate.compose import compose
+from ablate.engines.hf import HFEngine
+from ablate.learner import Learner
+from ablate.record import load_evaluation, read_jsonl
+from ablate.run import run
+
+AXES = {"source": ("sample", "tree"), "recovery": ("none", "correct"), "credit": ("outcome", "process")}
+CELLS = [
+    [f"strategy/{axis}={choice}" for axis, choice in zip(AXES, cell, strict=True)]
+    for cell in product(*AXES.values())
+]
+ARMS = ["score", "process_learned", "process_naive", "mcts_uniform", "correct_resampled", "rejection_sft"]
+COMMON = ["experiment=smoke", "progress=false", "budget.tokens=6e3", "budget.milestones=1"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What leaves the engine and enters the learner, counted apart from the ledger."""
+    counts = Counter()
+    generate, score, learn = HFEngine.generate, HFEngine.score, Learner._take_batch
+
+    def counting_generate(self, *args, purpose, **kwargs):
+        out = generate(self, *args, purpose=purpose, **kwargs)
+        counts[purpose] += sum(len(step.tokens) for steps in out for step in steps)
+        return out
+
+    def counting_score(self, prefixes, continuations, *, purpose, **kwargs):
+        counts[purpose] += sum(map(len, continuations))
+        return score(self, prefixes, continuations, purpose=purpose, **kwargs)
+
+    def counting_batch(self):
+        rows = learn(self)
+        counts["update"] += sum(len(row.completion) for row in rows if row.signal)
+        return rows
+
+    monkeypatch.setattr(HFEngine, "generate", counting_generate)
+    monkeypatch.setattr(HFEngine, "score", counting_score)
+    monkeypatch.setattr(Learner, "_take_batch", counting_batch)
+    return counts
+
+
+def trained(cache, results, *overrides):
+    import json
+
+    common = COMMON if "budget.flops=4e8" not in overrides else COMMON[:2]
+    folder = run(compose([*common, f"paths.cache={cache}", f"paths.results={results}", *overrides]))
+    return folder, json.loads((folder / "summary.json").read_text())
+
+
+STARTS = []
+
+
+@pytest.mark.parametrize("choice", [*CELLS, *([f"strategy={name}"] for name in ARMS)], ids=" ".join)
+def test_an_arm_differs_in_its_strategy_alone(cache, tmp_path, counted, choice, capsys):
+    folder, summary = trained(cache, tmp_path, *choice)
+    # the same start and the same evaluation: the first milestone agrees to the bit in every arm
+    start = load_evaluation(folder, 0)
+    STARTS.append((start["solved"].tolist(), start["tokens"].tolist()))
+    assert STARTS[0] == STARTS[-1]
+    # the same problems in the same order
+    stream = [row["problems"] for row in read_jsonl(folder / "steps.jsonl")]
+    expected = [f"{value:016x}" for value in problem_stream(cache, tmp_path, len(stream))]
+    assert stream == expected
+    # equal budgets, within one batch
+    budget = summary["budget"]
+    assert budget["declared"] <= budget["spent"] <= budget["declared"] * (1 + budget["largest_batch"])
+    # every token that was drawn, scored and trained on is on the ledger
+    accounts = summary["compute"]
+    for purpose in ("rollout", "label", "update"):
+        assert accounts.get(purpose, {"tokens": 0})["tokens"] == counted[purpose], purpose
+    if "strategy=score" in choice:
+        assert accounts["score"]["tokens"] == counted["score"]
+
+
+def problem_stream(cache, results, batches):
+    from ablate.config import build
+    from ablate.randomness import hash64
+
+    config = compose([*COMMON, f"paths.cache={cache}", f"paths.results={results}"])
+    task, size = build(config.task), config.learner.problems
+    for batch in range(batches):
+        yield hash64(*(task.problem(0, "train", i).id for i in range(batch * size, (batch + 1) * size)))
+
+
+def test_a_strategy_that_never_spends_the_budget_is_stopped(cache, tmp_path):
+    from ablate.types import UserError
+
+    with pytest.raises(UserError, match=r"budget\.tokens=.*nearest: budget\.flops"):
+        trained(cache, tmp_path, "strategy=more_demonstrations")
+    _, summary = trained(cache, tmp_path, "strategy=more_demonstrations", "budget.flops=4e8")
+    assert set(summary["compute"]) == {"update", "warm_start", "evaluate"}
