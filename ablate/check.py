@@ -91,16 +91,13 @@ def check_strategy(config: Config, start: bool = False) -> list[Finding]:
     configuration.
     """
     setup = Setup.of(config, start)
-    bench, strategy = Bench(setup), setup.strategy()
-    for part in (getattr(strategy, axis) for axis in AXES):
-        if check := getattr(part, "check", None):
-            check(setup.task)
+    bench = Bench(setup)
     batches: list[list[Group]] = []
     state: dict[str, Any] = {}
     try:
         for number in range(BATCHES):
             state = copy.deepcopy(bench.state())
-            batches.append(bench.rollout(strategy, number))
+            batches.append(bench.rollout(number))
     except Crash as crash:
         return [Finding("batches are rolled out", (str(crash),))]
     ledger = contract.ledger(bench)  # before more is asked of the bench

@@ -13,6 +13,7 @@ from typing import Any
 
 from ablate.engines.hf import HFEngine
 from ablate.ledger import BUDGETED, Ledger
+from ablate.schema import one_line
 from ablate.types import Group, Step, Trajectory
 from ablate.watched import Bench, Crash, Setup, Verdicts, places
 
@@ -214,7 +215,7 @@ def figures(batches: list[list[Group]], bench: Bench) -> Finding:
         for groups in batches:
             bench.lab.report(groups)
     except Exception as error:
-        return Finding(rule, (f"{type(error).__name__}: {error}",))
+        return Finding(rule, (f"{type(error).__name__}: {one_line(error)}",))
     return Finding(rule)
 
 
@@ -223,7 +224,7 @@ def repeated(
 ) -> Finding:
     """A new strategy in a new laboratory returns the same, bit for bit."""
     try:
-        again = Bench(setup, state=state).rollout(setup.strategy(), batch)
+        again = Bench(setup, state=state).rollout(batch)
     except Crash as crash:
         return Finding(rule, (str(crash),))
     shapes = [len(group) for group in groups], [len(group) for group in again]
@@ -242,7 +243,7 @@ def another_seed(setup: Setup, groups: list[Group]) -> Finding:
     """Draws come from the sampling seed."""
     rule = "another sampling seed gives others"
     try:
-        others = Bench(setup, seed=setup.seed + 1).rollout(setup.strategy(), 0)
+        others = Bench(setup, seed=setup.seed + 1).rollout(0)
     except Crash as crash:
         return Finding(rule, (str(crash),))
     tokens = [[t.completion for _, t in placed(each)] for each in (groups, others)]
@@ -253,7 +254,7 @@ def another_seed(setup: Setup, groups: list[Group]) -> Finding:
 def extreme(rule: str, setup: Setup, verdicts: Verdicts) -> Finding:
     """A batch with one verdict for all is survived, with an advantage per step."""
     try:
-        groups = Bench(setup, verdicts=verdicts).rollout(setup.strategy(), 0)
+        groups = Bench(setup, verdicts=verdicts).rollout(0)
     except Crash as crash:
         return Finding(rule, (str(crash),))
     return advantages(rule, placed(groups), setup)

@@ -145,6 +145,9 @@ class _Run:
             sampling_seed=config.seed if config.sampling_seed is None else config.sampling_seed,
             start=lambda: model.load(task, config.seed, Path(config.paths.cache))[0],
         )
+        for axis in AXES:
+            if ready := getattr(getattr(strategy, axis), "ready", None):
+                ready(self.lab)
         self.bar = Bar(label) if config.progress else None
         self.stop = runtime.StopRequest()
         self.figures: dict[str, float] = {}

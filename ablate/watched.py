@@ -19,6 +19,7 @@ from ablate.lab import Laboratory
 from ablate.ledger import UNITS, Ledger
 from ablate.models.tiny import TinyModel
 from ablate.randomness import hash64
+from ablate.schema import one_line
 from ablate.strategy import AXES, Strategy
 from ablate.types import (
     Group,
@@ -65,15 +66,12 @@ class Setup:
         config = self.config
         return config.seed if config.sampling_seed is None else config.sampling_seed
 
-    def strategy(self) -> Strategy:
-        """A new one: what another has kept to itself is lost when a run is killed."""
-        return Strategy(**{axis: configuration.build(getattr(self.config.strategy, axis)) for axis in AXES})
-
     @staticmethod
     def of(config: Config, start: bool) -> Setup:
         """start: the model that a run would start from, instead of a small random one. Raises UserError."""
         task = configuration.build(config.task)
         task.size("train")  # a broken problem file is found here
+        _ask(_strategy(config), "check", task)
         if not start:
             cap = min(config.sampling.cap, CAP)
             # the reference is another model: log-ratios to it are not zero, as in the middle of a run
@@ -88,6 +86,17 @@ class Setup:
         policy = load()
         policy.model.to(device())
         return Setup(config, task, policy, load, config.sampling.cap, "verifier")
+
+
+def _strategy(config: Config) -> Strategy:
+    return Strategy(**{axis: configuration.build(getattr(config.strategy, axis)) for axis in AXES})
+
+
+def _ask(strategy: Strategy, hook: str, about: Any) -> None:
+    """Call what the parts may have: `check(task)`, `ready(lab)`, which raise UserError."""
+    for axis in AXES:
+        if method := getattr(getattr(strategy, axis), hook, None):
+            method(about)
 
 
 def small_policy(task: Any, seed: int) -> Policy:
@@ -232,7 +241,10 @@ class WatchedLab(Laboratory):
 
 
 class Bench:
-    """A laboratory of its own with a ledger and a watch, to roll out batches in."""
+    """A laboratory of its own with a ledger, a watch and a new strategy, to roll out batches in.
+
+    What another bench's strategy has kept to itself is lost, as when a run is killed.
+    """
 
     def __init__(
         self,
@@ -243,7 +255,8 @@ class Bench:
     ) -> None:
         """seed, verdicts: others than the setup's. state: of another bench, to go on from as a resumed
         run does."""
-        self._setup = setup
+        self._setup, self._strategy = setup, _strategy(setup.config)
+        self._ready = False
         config = setup.config
         unit, amount = next((u, a) for u in UNITS if (a := getattr(config.budget, u)) is not None)
         self.ledger = Ledger(unit, amount)
@@ -276,17 +289,22 @@ class Bench:
         seed = self._setup.config.seed
         return [self.lab.problem(self._setup.task.problem(seed, "train", i)) for i in stream]
 
-    def rollout(self, strategy: Strategy, batch: int) -> list[Group]:
+    def rollout(self, batch: int) -> list[Group]:
         """The strategy's groups for a batch. Raises Crash if it fails, UserError as it does itself."""
         self.ledger.new_policy_version()
         self.lab.begin(batch)
         hook = self._setup.policy.model.base_model.register_forward_pre_hook(self.watch.passed)
         try:
-            groups = strategy.rollout(self.problems(batch), self.lab)
+            if not self._ready:
+                _ask(self._strategy, "ready", self.lab)
+                self._ready = True
+            groups = self._strategy.rollout(self.problems(batch), self.lab)
         except UserError:
             raise
         except Exception as error:
-            raise Crash(f"batch {batch}: {type(error).__name__}: {error} ({_place(error)})") from error
+            raise Crash(
+                f"batch {batch}: {type(error).__name__}: {one_line(error)} ({_place(error)})"
+            ) from error
         finally:
             hook.remove()
         _need_groups(groups)

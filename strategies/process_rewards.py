@@ -60,6 +60,11 @@ class Process:
         if check := getattr(self._scorer, "check", None):
             check(task)
 
+    def ready(self, lab: Lab) -> None:
+        """Raises UserError if the policy cannot serve the scorer; called before training."""
+        if ready := getattr(self._scorer, "ready", None):
+            ready(lab)
+
     def __call__(self, groups: list[Group], lab: Lab) -> list[Group]:
         """The groups with one advantage per step."""
         if self.until < 1.0 and lab.budget_fraction >= self.until:

@@ -16,13 +16,13 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 BAD = [
-    ("strategy=gues_check", "unknown strategy gues_check; did you mean guess_check?; choices: guess_check"),
+    ("strategy=gues_check", "unknown strategy gues_check; did you mean guess_check?; choices: correct_always"),
     ("task=countdwn", "unknown task countdwn; did you mean countdown?; choices: chain, countdown"),
-    ("strategy/credit=proces", "unknown strategy/credit proces; choices: outcome"),
+    ("strategy/credit=proces", "unknown strategy/credit proces; did you mean process?; choices: accepted, outcome, process"),
     ("strategy/credt=outcome", "unknown group strategy/credt; did you mean strategy/credit?"),
     ("hydra/launcher=jobli", "unknown hydra/launcher jobli; did you mean joblib?"),
     ("experiment=smok", "unknown experiment smok; did you mean smoke?"),
-    ("strategy=null", "strategy=null names no choice; choices: guess_check"),
+    ("strategy=null", "strategy=null names no choice; choices: correct_always, "),
     ("learner.lrr=1", "unknown key learner.lrr; did you mean learner.lr?"),
     ("+learner.lrr=1", "unknown key learner.lrr; did you mean learner.lr?"),
     ("lerner.lr=1", "unknown key lerner.lr; did you mean learner.lr?"),

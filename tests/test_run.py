@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ablate.record import load_evaluation, read_jsonl
+from ablate.summary import to_text
 from ablate.tasks.countdown import Countdown
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +80,9 @@ def test_a_run_learns_and_leaves_a_complete_record(whole: Path) -> None:
     assert steps[-1]["train/length_drift"] == pytest.approx(lengths[-1] - np.mean(lengths[:5]))
     assert all(0.0 < row["train/overlap"] < 1.0 for row in steps)
     assert summary["alarms"] == [] and not any(row["train/alarm"] for row in steps)
+    rang = {"kind": "reward", "step": 3, "cleared": None, "text": "up and down"}
+    text = to_text({**summary, "alarms": [rang, {**rang, "cleared": 7}]})
+    assert "Alarm (reward) from step 3 on: up and down." in text and "from step 3 to 7: up" in text
     # tokens on the ledger = tokens that the steps say were sampled
     sampled = sum(row["train/length"] * 8 * 8 for row in steps)
     assert summary["totals"]["tokens"] == pytest.approx(sampled)

@@ -83,6 +83,10 @@ class Judge:
                     "config.json and *.safetensors"
                 )
 
+    def ready(self, lab: Lab) -> None:
+        """Load the model and read the answer words, before training. Raises UserError like `values`."""
+        self.values([], lab)
+
     def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
         """One value per prefix; charged as `judge`. Raises UserError if the policy or the local model cannot
         read the answer words or the template."""
