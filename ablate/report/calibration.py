@@ -180,7 +180,7 @@ def to_text(world: World, rows: list[Row], experiments: int = EXPERIMENTS) -> st
 def measured(folder: Path) -> World:
     """The components of an experiment: the mean over its arms' differences to the base. Raises UserError."""
     from ablate.report.assemble import assemble
-    from ablate.report.runs import load
+    from ablate.report.loading import load
 
     report = assemble(load(folder), MARGIN)
     found = [

@@ -1,4 +1,4 @@
-"""The runs of an experiment, from their own files, and what they must share to be compared.
+"""The runs of an experiment, read at any amount of compute.
 
 A run's accuracy per problem can be read at any amount of compute up to its end: it is interpolated between
 the two milestones beside it, linearly in the logarithm of the compute (in the compute itself before the first
@@ -8,28 +8,20 @@ milestone), as rule 2 of the experiment says.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from ablate.record import load_evaluation, read_json, read_jsonl, status
-from ablate.schema import nearest
+from ablate.record import load_evaluation
 from ablate.types import UserError
 
 # budget: in the unit of the declared budget
 Axis = Literal["budget", "flops", "logical_flops", "updates"]
 COLUMNS: dict[Axis, str] = {"flops": "budget/flops", "logical_flops": "budget/logical_flops", "updates": "step"}
 
-# these must be equal in all runs ...
-REFUSED = ("task", "model", "sampling", "evaluate", "budget.unit")
-# ... and of these a difference is named
-NAMED = ("engine", "learner")
 NEAR = 0.02  # a milestone this close to a level stands for it where its neighbours have no outcomes per problem
-# these may go on to a larger budget: what others are compared with
-BASES = ("guess_check", "essay", "learn_to_correct")
 
 
 @dataclass(frozen=True)
@@ -114,6 +106,14 @@ def _position(level: float, low: float, high: float) -> float:
     return float(np.log(level / low) / np.log(high / low))
 
 
+def _per_problem(folder: Path, step: int, problems: Problems) -> np.ndarray:
+    columns = load_evaluation(folder, step)
+    ids, place = np.unique(columns["problem"].astype(str), return_inverse=True)
+    if not np.array_equal(ids, problems.ids):
+        raise UserError(f"{folder}: the evaluation at step {step} has other problems than the last one")
+    return np.bincount(place, weights=columns["solved"].astype(float)) / np.bincount(place)
+
+
 @dataclass
 class Experiment:
     """The runs of a folder that can be compared.
@@ -157,214 +157,3 @@ class Experiment:
                 if found is not None:
                     return found
         return None
-
-
-def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
-    """The finished runs below a folder, those of `seeds` if given.
-
-    Raises UserError if there are none, or if they cannot be compared: other tasks, models, caps, evaluation
-    sets or budgets, two runs for one place.
-    """
-    runs: list[Run] = []
-    left_out: list[tuple[str, str]] = []
-    problems: Problems | None = None
-    for each in _candidates(folder):
-        try:
-            run = _load(each, problems)
-        except _Incomparable as error:
-            raise UserError(str(error)) from error
-        except UserError as error:
-            left_out.append((each.name, str(error).replace(f"{each}/", "")))
-            continue
-        if seeds is None or run.seed in seeds:
-            runs.append(run)
-            problems = run.problems
-    if not runs or problems is None:
-        wanted = "" if seeds is None else f" with seed {', '.join(map(str, sorted(seeds)))}"
-        reasons = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
-        raise UserError(f"{folder} has no finished run{wanted}{f' ({reasons})' if reasons else ''}")
-    notes = _compare(runs)
-    unit, budget, more = _budget(runs)
-    name = folder.resolve().name
-    return Experiment(name, folder, runs, problems, unit, budget, left_out, notes + more)
-
-
-def _candidates(folder: Path) -> list[Path]:
-    """Folders of runs in an experiment's folder. Raises UserError for any other folder."""
-    if not folder.is_dir():
-        beside = [each.name for each in folder.parent.iterdir() if each.is_dir()] if folder.parent.is_dir() else []
-        raise UserError(f"{folder} is not a folder; {nearest(folder.name, beside)}")
-    if (folder / "config.yaml").exists() or (folder / "evaluations.jsonl").exists():
-        raise UserError(f"{folder} is a single run; give the folder of its experiment: {folder.parent}")
-    found = [each for each in sorted(folder.iterdir()) if each.is_dir() and _is_run(each)]
-    if not found:
-        below = [
-            each.name
-            for each in sorted(folder.iterdir())
-            if each.is_dir() and any(_is_run(run) for run in each.iterdir() if run.is_dir())
-        ]
-        hint = f"; experiments in it: {', '.join(below)}" if below else ""
-        raise UserError(f"{folder} has no runs{hint}")
-    return found
-
-
-def _is_run(folder: Path) -> bool:
-    names = ("config.yaml", "meta.json", "steps.jsonl", "summary.json", "failure.json")
-    return any((folder / name).exists() for name in names)
-
-
-def _load(folder: Path, problems: Problems | None) -> Run:
-    """A run; problems: the evaluation set, if another run gave it. Raises UserError with the reason if it
-    cannot be used."""
-    import yaml
-
-    state = status(folder)
-    if state == "failed":
-        message = str(read_json(folder / "failure.json").get("message", "")).strip().splitlines()
-        raise UserError(f"failed: {message[0] if message else 'no reason given'}")
-    if state != "finished":
-        raise UserError("not finished")
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"config.yaml cannot be read: {str(error).splitlines()[0]}") from error
-    meta, summary = read_json(folder / "meta.json"), read_json(folder / "summary.json")
-    milestones = read_jsonl(folder / "evaluations.jsonl")
-    try:
-        name, seed = config["strategy"]["name"], config["seed"]
-        spent, declared = float(summary["budget"]["spent"]), float(summary["budget"]["declared"])
-        last = int(milestones[-1]["step"])
-        missing = [key for key in (*COLUMNS.values(), "budget/spent") for row in milestones if key not in row]
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise UserError(f"cut off: its files lack {error}") from error
-    if missing:
-        raise UserError(f"cut off: evaluations.jsonl lacks {missing[0]}")
-    if spent < declared * (1 - NEAR):
-        raise UserError(f"ended at {100 * spent / declared:.0f} % of its budget")
-    if not (folder / "evaluations" / f"{last:06d}.parquet").exists():
-        raise UserError(f"evaluations/{last:06d}.parquet, the outcomes per problem, is missing")
-    own = _problems(folder, last)
-    if problems is not None:
-        common = len(np.intersect1d(own.ids, problems.ids))
-        if not common == len(own.ids) == len(problems.ids):
-            raise _Incomparable(
-                f"{name}, seed {seed}, was evaluated on other problems than the runs before it ({folder.name}: "
-                f"{len(own.ids)} problems, {common} of them among their {len(problems.ids)})"
-            )
-    return Run(folder, config, meta, summary, milestones, problems or own)
-
-
-class _Incomparable(Exception):
-    """Turned into a UserError by `load`; a run that cannot be read is left out, this one is refused."""
-
-
-def _problems(folder: Path, step: int) -> Problems:
-    columns = load_evaluation(folder, step)
-    ids, first = np.unique(columns["problem"].astype(str), return_index=True)
-    clusters = columns["cluster"].astype(str)[first]
-    # a problem without a cluster is one of its own
-    return Problems(ids, np.where(clusters == "", ids, clusters), columns["stratum"].astype(str)[first])
-
-
-def _per_problem(folder: Path, step: int, problems: Problems) -> np.ndarray:
-    columns = load_evaluation(folder, step)
-    ids, place = np.unique(columns["problem"].astype(str), return_inverse=True)
-    if not np.array_equal(ids, problems.ids):
-        raise UserError(f"{folder}: the evaluation at step {step} has other problems than the last one")
-    return np.bincount(place, weights=columns["solved"].astype(float)) / np.bincount(place)
-
-
-def settings(run: Run, groups: tuple[str, ...]) -> dict[str, Any]:
-    """Dotted keys with values of some groups of a run's config."""
-    found = dict(_flat({group: run.config.get(group, {}) for group in groups if "." not in group}, ""))
-    found.pop("evaluate.workers", None)  # changes nothing
-    if "budget.unit" in groups:
-        found["budget.unit"] = run.budget[0]
-    return found
-
-
-def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
-
-
-def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Keys with different values, or that only one of the two has."""
-    return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
-
-
-def _compare(runs: list[Run]) -> list[str]:
-    """Notes on differences. Raises UserError where runs cannot be compared."""
-    first = runs[0]
-    notes = []
-    for run in runs[1:]:
-        here, there = settings(first, REFUSED), settings(run, REFUSED)
-        if keys := differing(here, there):
-            key = keys[0]
-            raise UserError(
-                f"{first.arm} and {run.arm} cannot be compared: {key} is {here.get(key)} in {first.folder.name} "
-                f"and {there.get(key)} in {run.folder.name}"
-            )
-    places: dict[Any, Run] = {}
-    arms: dict[str, Run] = {}
-    for run in runs:
-        place = (run.arm, run.key, run.budget)
-        other = places.setdefault(place, run)
-        if other is not run:
-            keys = differing(settings(other, ("strategy", *NAMED)), settings(run, ("strategy", *NAMED)))
-            raise UserError(
-                f"two runs of {run.arm} with seed {run.seed}: {other.folder.name} and {run.folder.name} "
-                f"({'they differ in ' + ', '.join(keys[:3]) if keys else 'the same settings'}); keep one"
-            )
-        other = arms.setdefault(run.arm, run)
-        here, there = settings(other, ("strategy",)), settings(run, ("strategy",))
-        if keys := differing(here, there):
-            raise UserError(
-                f"{run.arm} names two strategies: {keys[0]} is {here.get(keys[0])} in {other.folder.name} "
-                f"and {there.get(keys[0])} in {run.folder.name}"
-            )
-    for key in sorted({key for run in runs[1:] for key in differing(settings(first, NAMED), settings(run, NAMED))}):
-        notes.append(f"{key} differs: " + _by_value(runs, lambda run, key=key: settings(run, NAMED).get(key)))
-    revisions = _by_value(runs, lambda run: str(run.meta.get("git", {}).get("revision"))[:10])
-    if revisions.count(" (") > 1:
-        notes.append(f"code revisions differ: {revisions}")
-    if dirty := sum(bool(run.meta.get("git", {}).get("dirty")) for run in runs):
-        notes.append(f"{dirty} of {len(runs)} runs were made with uncommitted changes in the code")
-    for name in sorted({name for run in runs for name in run.meta.get("libraries", {})}):
-        versions = _by_value(runs, lambda run, name=name: run.meta.get("libraries", {}).get(name))
-        if versions.count(" (") > 1:
-            notes.append(f"versions of {name} differ: {versions}")
-    return notes
-
-
-def _by_value(runs: list[Run], value: Any) -> str:
-    """Which runs have which value: `a (guess_check s0, s1); b (mcts s0)`."""
-    found: dict[Any, dict[str, list[str]]] = {}
-    for run in runs:
-        found.setdefault(value(run), {}).setdefault(run.arm, []).append(f"s{run.seed}")
-    return "; ".join(
-        f"{each} (" + ", ".join(f"{arm} {' '.join(dict.fromkeys(seeds))}" for arm, seeds in arms.items()) + ")"
-        for each, arms in found.items()
-    )
-
-
-def _budget(runs: list[Run]) -> tuple[str, float, list[str]]:
-    """(unit, the declared budget that all arms have, notes). Raises UserError if an arm other than a base has
-    another one."""
-    budget = min(run.budget[1] for run in runs)
-    longer = [run for run in runs if run.budget[1] > budget]
-    for run in longer:
-        if run.arm not in BASES:
-            shortest = min(runs, key=lambda each: each.budget[1])
-            raise UserError(
-                f"{run.arm} and {shortest.arm} have different budgets: {run.budget[1]:.3g} and {budget:.3g} "
-                f"{run.budget[0]} ({run.folder.name}, {shortest.folder.name})"
-            )
-    notes = []
-    if longer:
-        which = _by_value(longer, lambda run: f"{run.budget[1] / budget:g}x the budget")
-        notes.append(f"runs of a base that go on: {which}")
-    return runs[0].budget[0], budget, notes

@@ -39,6 +39,8 @@ class Learned:
 
     def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
         """One value per prefix; charged as `score`, and at a refresh as `label` and `auxiliary_update`."""
+        if not prefixes:
+            return []
         model = self._model(lab)
         if lab.batch % self.every == 0:
             count = min(len(prefixes), self.prefixes if lab.batch else self.first)

@@ -1,0 +1,165 @@
+"""Everything that a report says, without a word of how it is shown.
+
+`verdict.json` is this, field by field: dataclasses are objects, tuples are lists, None is null. Its schema is
+the definitions below; `schema` counts up when a field changes its meaning or goes.
+Accuracies, effects and margins are shares (0.02 is 2 points) unless a field says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ablate.report.statistics import Estimate
+
+SCHEMA = 1
+
+Word = Literal["harmful", "not needed", "needed", "helps", "inconclusive", "no verdict"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A difference of accuracies, as everything that compares arms.
+
+    axis, level: where it was read: `level` spent in "budget" (the declared unit), "flops", "logical_flops" or
+    "updates". seeds: those paired. interval: 95 %, simultaneous over `family` effects; alone: 95 % for this
+    one effect; both None with a single seed.
+    """
+
+    axis: str
+    level: float
+    seeds: tuple[int, ...]
+    estimate: Estimate
+    family: int
+    interval: tuple[float, float] | None
+    alone: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Compute-equivalent gain: the multiple of the budget with which the arm without the suspect would be as
+    good. A bound is None, and so is the value, where it lies beyond what was run: from `least` to `most`.
+
+    interval: all multiples at which the two do not differ, at the effect's own level of confidence.
+    """
+
+    value: float | None
+    interval: tuple[float | None, float | None]
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One comparison and what it says.
+
+    suspect, on, weights: as `contrasts.Contrast`. word: the verdict, at the declared budget. caveats: what must
+    be said with it. seeds_to_settle: for "inconclusive", the fewest seeds that give a verdict with 80 %
+    probability if the effect is what was found; None: more than 1000. extended: the effect against the arm
+    without the suspect at four times the budget. logical, updates: (effect, verdict) at equal logical FLOPs
+    and at equal updates. by_budget: at shares of the budget. by_difficulty: over problems of one class.
+    """
+
+    title: str
+    suspect: str
+    on: str
+    weights: tuple[tuple[str, float], ...]
+    effect: Effect | None
+    word: Word
+    caveats: tuple[str, ...] = ()
+    seeds_to_settle: int | None = None
+    worth: Worth | None = None
+    extended: Effect | None = None
+    logical: tuple[Effect, Word] | None = None
+    updates: tuple[Effect, Word] | None = None
+    by_budget: tuple[tuple[float, Effect], ...] = ()
+    by_difficulty: tuple[tuple[str, Effect], ...] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An arm's held-out figures at milestones that all its runs have: means over runs, and the standard error
+    of the mean accuracy over seeds (None with one). budget, flops, logical_flops, updates: mean spent. run:
+    the runs' folders; accuracies: one row per run."""
+
+    run: tuple[str, ...]
+    share: tuple[float, ...]
+    budget: tuple[float, ...]
+    flops: tuple[float, ...]
+    logical_flops: tuple[float, ...]
+    updates: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    accuracy_se: tuple[float | None, ...]
+    accuracies: tuple[tuple[float, ...], ...]
+    metrics: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One strategy: means over its runs with the declared budget.
+
+    role: see `contrasts.role`. before, after: pass@1 at the start and at equal spend. against_base: None for
+    the base. length, truncated: (before, after), tokens and share of answers. tokens: generated in training.
+    shares: of the budgeted FLOPs by purpose. logical: logical FLOPs over cached. seconds: wall time of a run.
+    lr: learning rates used. alarms: runs with one.
+    """
+
+    name: str
+    role: str
+    seeds: tuple[int, ...]
+    before: float
+    after: float | None
+    against_base: Effect | None
+    length: tuple[float, float]
+    truncated: tuple[float, float]
+    updates: float
+    tokens: float
+    flops: float
+    logical: float
+    shares: dict[str, float]
+    seconds: float
+    lr: tuple[float, ...]
+    alarms: int
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class Factorial:
+    """The 2x2x2; main and interactions are empty while a cell is missing. Interactions are exploratory."""
+
+    cells: tuple[tuple[tuple[int, int, int], str], ...]
+    missing: tuple[str, ...]
+    main: tuple[Claim, ...]
+    simple: tuple[Claim, ...]
+    interactions: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """An experiment's answer.
+
+    claims: the headline families, each simultaneous within itself. replicates: A/A, runs of one arm that
+    differ in their sampling seed alone. cluster_sizes: problems per cluster. left_out: (folder, reason).
+    provenance: revisions, versions, machines and commands, each with the number of runs.
+    """
+
+    schema: int
+    experiment: str
+    margin: float
+    unit: str
+    budget: float
+    task: dict[str, Any]
+    model: dict[str, Any]
+    cap: int
+    problems: int
+    samples: int
+    cluster_sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    claims: tuple[Claim, ...]
+    placebos: tuple[Claim, ...]
+    replicates: tuple[Claim, ...]
+    factorial: Factorial | None
+    notes: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]
+    provenance: dict[str, dict[str, int]]
