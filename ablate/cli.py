@@ -71,7 +71,8 @@ examples:
 options:
 {options}
 
-Your own strategy: strategies/my_idea.py and conf/strategy/my_idea.yaml in the working directory.
+Your own strategy: strategies/my_idea.py and conf/strategy/my_idea.yaml in the working directory;
+python -m ablate.check strategy=my_idea holds it against its contract.
 """
 
 

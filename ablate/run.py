@@ -251,6 +251,7 @@ class _Run:
         return conductor
 
     def _summarise(self, conductor: Any) -> None:
+        from ablate.figures import draw
         from ablate.summary import summarise, to_text
 
         partial = self.record.policy.with_suffix(".partial")
@@ -272,6 +273,7 @@ class _Run:
             conductor.alarm.events,
         )
         text = to_text(summary)
+        draw(self.record.folder, f"{summary['strategy']}, seed {summary['seed']}")
         self.record.finish(summary, text)
         self.record.close()
         print(text)

@@ -39,7 +39,7 @@ LAYERS = [
         "mlflow_push",
         "mirror",
     },
-    {"conduct", "summary"},
+    {"conduct", "summary", "figures"},
     {"run", "testtime"},
     {
         "compose",
@@ -198,7 +198,8 @@ def test_heavy_libraries_load_where_they_are_used():
 
 
 @pytest.mark.parametrize(
-    "module", ["ablate.config", "ablate.__main__", "ablate.check", "strategies.guess_check"]
+    "module",
+    ["ablate.config", "ablate.__main__", "ablate.check", "ablate.report.__main__", "strategies.guess_check"],
 )
 def test_starting_up_loads_no_heavy_library(module):
     code = f"import sys, {module}; print(*sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"

@@ -54,7 +54,7 @@ def counted(monkeypatch):
 def trained(cache, results, *overrides):
     import json
 
-    common = COMMON if "budget.flops=4e8" not in overrides else COMMON[:2]
+    common = COMMON if not any(each.startswith("budget.") for each in overrides) else COMMON[:2]
     folder = run(compose([*common, f"paths.cache={cache}", f"paths.results={results}", *overrides]))
     return folder, json.loads((folder / "summary.json").read_text())
 
@@ -101,3 +101,59 @@ def test_a_strategy_that_never_spends_the_budget_is_stopped(cache, tmp_path):
         trained(cache, tmp_path, "strategy=more_demonstrations")
     _, summary = trained(cache, tmp_path, "strategy=more_demonstrations", "budget.flops=4e8")
     assert set(summary["compute"]) == {"update", "warm_start", "evaluate"}
+
+
+PLACEBOS = {
+    "process_shuffled": ("process_rewards", {"credit.shuffle"}),
+    "mcts_uniform": ("mcts", {"source.select"}),
+    "correct_resampled": ("learn_to_correct", {"recovery.resample"}),
+    "correct_always": ("learn_to_correct", {"recovery.always"}),
+    "guess_check_wide": ("guess_check", {"source.n"}),
+    "process_oracle": ("process_rewards", {"credit.scorer"}),
+    "process_naive": ("process_oracle", {"credit.form"}),
+}
+
+
+@pytest.mark.parametrize("placebo", PLACEBOS)
+def test_a_placebo_differs_from_its_arm_in_the_idea_alone(placebo):
+    arm, idea = PLACEBOS[placebo]
+    one, other = (flat(compose([f"strategy={name}"])) for name in (arm, placebo))
+    assert {key for key in one if one[key] != other[key]} == {f"strategy.{key}" for key in {"name", *idea}}
+    assert one.keys() == other.keys()
+
+
+def flat(config):
+    from omegaconf import OmegaConf
+
+    def walk(node, prefix):
+        for key, value in node.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield prefix + str(key), value
+
+    return dict(walk(OmegaConf.to_container(config, resolve=True), ""))
+
+
+def test_recipes_are_the_cells_their_names_say():
+    cells = {
+        "essay": "Sample Correct Outcome",
+        "full": "Tree Correct Process",
+        "full_minus_search": "Sample Correct Process",
+        "full_minus_process": "Tree Correct Outcome",
+        "full_minus_correct": "Tree NoRecovery Process",
+    }
+    for name, expected in cells.items():
+        strategy = compose([f"strategy={name}"]).strategy
+        chosen = [getattr(strategy, axis)["_target_"].rpartition(".")[2] for axis in AXES]
+        assert " ".join(chosen) == expected and strategy.name == name
+
+
+def test_a_tree_that_the_budget_cannot_hold_is_refused_with_what_fits(cache, tmp_path):
+    from ablate.types import UserError
+
+    with pytest.raises(
+        UserError, match=r"strategy\.source\.simulations=16 .*smallest that works is"
+    ) as caught:
+        trained(cache, tmp_path, "strategy=mcts", "budget.tokens=2e3")
+    assert "learner.problems=3 would fit" in str(caught.value)

@@ -190,7 +190,7 @@ def test_samples_follow_the_softmax(policy, temperature):
     for step in drawn:
         counts[step.tokens] += 1
     common = [cell for cell, mean in expected.items() if mean >= 5]
-    assert len(common) > 20
+    assert len(common) > 10
     seen = [counts[cell] for cell in common]
     means = [expected[cell] for cell in common]
     assert chisquare([*seen, n - sum(seen)], [*means, n - sum(means)]).pvalue > 1e-3
