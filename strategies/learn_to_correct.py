@@ -59,7 +59,7 @@ class Correct:
         if not self.resample:
             starts = [_marked(t, lab, self.teach / self.n) for t in self._cut(failed, lab)]
         starts = [t for t in starts if t.length < lab.cap]
-        lab.log("corrections", len(starts) / len(answers))
+        lab.log("corrections", len(starts) / max(1, len(answers)))
         drawn = lab.sample(starts, self.n)
         return groups + [
             [start.then(step) for step in steps] for start, steps in zip(starts, drawn, strict=True)

@@ -65,6 +65,8 @@ class Turns:
     def __call__(self, groups: list[Group], lab: Lab) -> list[Group]:
         """The groups with one advantage per step; the marker's counts for nothing, since it is masked."""
         answers = [t for group in groups for t in group]
+        if not answers:
+            return groups
         reference = iter(lab.score(answers, reference=True))
         first = lab.budget_fraction < self.stage_one
         turns = iter([self._returns(t, next(reference), first) for t in answers])

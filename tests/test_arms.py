@@ -84,6 +84,39 @@ def test_an_arm_differs_in_its_strategy_alone(cache, tmp_path, counted, choice, 
         assert accounts["score"]["tokens"] == counted["score"]
 
 
+@pytest.mark.parametrize(
+    "arm",
+    [
+        ["strategy=mcts"],
+        ["strategy=process_learned", "strategy.credit.learned.every=2"],
+        ["strategy=score"],
+    ],
+    ids=lambda arm: arm[0],
+)
+def test_an_arm_with_models_of_its_own_resumes_bit_for_bit(cache, tmp_path, monkeypatch, arm):
+    """A crash after the fifth step, with a checkpoint every second one: value head, scorer, reference."""
+
+    def trace(folder):
+        rows = [*read_jsonl(folder / "steps.jsonl"), *read_jsonl(folder / "evaluations.jsonl")]
+        clocks = ("time", "seconds/", "system/")
+        return [{k: v for k, v in row.items() if not k.startswith(clocks)} for row in rows]
+
+    settings = [*arm, "checkpoint.every_steps=2", "learner.problems=2"]
+    whole, _ = trained(cache, tmp_path / "whole", *settings)
+    step = Learner.training_step
+
+    def failing(self, *args, **kwargs):
+        if self.state.global_step == 5:
+            raise RuntimeError("the power failed")
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power"):
+        patch.setattr(Learner, "training_step", failing)
+        trained(cache, tmp_path / "killed", *settings)
+    resumed, _ = trained(cache, tmp_path / "killed", *settings, "resume=true")
+    assert trace(resumed) == trace(whole)
+
+
 def problem_stream(cache, results, batches):
     from ablate.config import build
     from ablate.randomness import hash64

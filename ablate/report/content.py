@@ -53,11 +53,12 @@ class Worth:
 class Claim:
     """One comparison and what it says.
 
-    suspect, on, weights: as `contrasts.Contrast`. word: the verdict, at the declared budget. caveats: what must
-    be said with it. seeds_to_settle: for "inconclusive", the fewest seeds that give a verdict with 80 %
+    suspect, on, weights: as `contrasts.Contrast`. word: the verdict, at the declared budget. caveats: what
+    must be said with it. seeds_to_settle: for "inconclusive", the fewest seeds that give a verdict with 80 %
     probability if the effect is what was found; None: more than 1000. extended: the effect against the arm
-    without the suspect at four times the budget. logical, updates: (effect, verdict) at equal logical FLOPs
-    and at equal updates. by_budget: at shares of the budget. by_difficulty: over problems of one class.
+    without the suspect at four times the budget. accounts: (effect, verdict) where all arms have spent the
+    same on another account than the budget's. by_budget: at shares of the budget. by_difficulty: over
+    problems of one class.
     """
 
     title: str
@@ -70,18 +71,21 @@ class Claim:
     seeds_to_settle: int | None = None
     worth: Worth | None = None
     extended: Effect | None = None
-    logical: tuple[Effect, Word] | None = None
-    updates: tuple[Effect, Word] | None = None
+    accounts: tuple[tuple[Effect, Word], ...] = ()
     by_budget: tuple[tuple[float, Effect], ...] = ()
     by_difficulty: tuple[tuple[str, Effect], ...] = ()
 
 
 @dataclass(frozen=True)
 class Curve:
-    """An arm's held-out figures at milestones that all its runs have: means over runs, and the standard error
-    of the mean accuracy over seeds (None with one). budget, flops, logical_flops, updates: mean spent. run:
-    the runs' folders; accuracies: one row per run."""
+    """An arm's held-out figures at milestones that all its runs with one budget have: means over runs, and
+    the standard error of the mean accuracy over seeds (None with one).
 
+    declared: the runs' budget; share: of it. budget, flops, logical_flops, updates: mean spent. run: the
+    runs' folders; accuracies: one row per run. metrics: every held-out figure by name.
+    """
+
+    declared: float
     run: tuple[str, ...]
     share: tuple[float, ...]
     budget: tuple[float, ...]
@@ -96,12 +100,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Arm:
-    """One strategy: means over its runs with the declared budget.
+    """One strategy: means over its runs, read where the declared budget was spent.
 
     role: see `contrasts.role`. before, after: pass@1 at the start and at equal spend. against_base: None for
     the base. length, truncated: (before, after), tokens and share of answers. tokens: generated in training.
-    shares: of the budgeted FLOPs by purpose. logical: logical FLOPs over cached. seconds: wall time of a run.
-    lr: learning rates used. alarms: runs with one.
+    shares: of the budgeted FLOPs by purpose. logical: logical FLOPs over cached. seconds: wall time of a run
+    with the declared budget. lr: learning rates used. alarms: runs with one. curves: one per budget that its
+    runs had.
     """
 
     name: str
@@ -117,10 +122,10 @@ class Arm:
     flops: float
     logical: float
     shares: dict[str, float]
-    seconds: float
+    seconds: float | None
     lr: tuple[float, ...]
     alarms: int
-    curve: Curve
+    curves: tuple[Curve, ...]
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,27 @@ is a suspect of its own, compared with guess + check.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
 from ablate.report.runs import Experiment
 
-BASE = "guess_check"
+Cell = tuple[int, int, int]  # (search, correct, process): 1 with it, 0 without
+
 FACTORS = ("search", "correct", "process")
+AXES = (("sample", "tree"), ("none", "correct"), ("outcome", "process"))
+ALONE: dict[str, Cell] = {"process": (0, 0, 1), "search": (1, 0, 0), "correct": (0, 1, 0)}
+NOTHING: Cell = (0, 0, 0)
 TITLES = {
     "search": "Search",
     "correct": "Learning to correct",
     "process": "Process rewards",
     "full": "All suspects at once",
 }
-# (search, correct, process) -> strategies of that cell; the first that ran stands for it
-CELLS: dict[tuple[int, int, int], tuple[str, ...]] = {
-    (0, 0, 0): (BASE,),
+NAMES: dict[Cell, tuple[str, ...]] = {
+    (0, 0, 0): ("guess_check",),
     (0, 0, 1): ("process_rewards",),
     (0, 1, 0): ("learn_to_correct", "essay"),
     (0, 1, 1): ("full_minus_search",),
@@ -32,17 +35,22 @@ CELLS: dict[tuple[int, int, int], tuple[str, ...]] = {
     (1, 1, 0): ("full_minus_process",),
     (1, 1, 1): ("full",),
 }
-COMBINATIONS = ("essay", "full", "full_minus_search", "full_minus_correct", "full_minus_process")
-# arm -> its placebos, which spend the same without the idea
+# strategies of a cell, its name in a sweep over the axes (tree+none+outcome) included; the first that ran
+# stands for it
+CELLS: dict[Cell, tuple[str, ...]] = {
+    cell: (*names, "+".join(axis[chosen] for axis, chosen in zip(AXES, cell, strict=True)))
+    for cell, names in NAMES.items()
+}
+CELL_OF = {name: cell for cell, names in CELLS.items() for name in names}
+# suspect -> its placebos, which spend the same without the idea
 PLACEBOS = {
-    "process_rewards": ("process_shuffled",),
-    "mcts": ("mcts_uniform",),
-    "learn_to_correct": ("correct_resampled", "correct_always"),
+    "process": ("process_shuffled",),
+    "search": ("mcts_uniform",),
+    "correct": ("correct_resampled", "correct_always"),
 }
 # what any use of the compute should beat
 FLOORS = ("guess_check_wide", "rejection_sft", "more_demonstrations")
-SUSPECT_OF = {"process_rewards": "process", "mcts": "search", "learn_to_correct": "correct"}
-
+ESSAY = "essay"  # learn_to_correct by another name: what others are added to
 OUTSIDE = ".Turns"  # credit of two-turn answers: plain decoding does not rank them (SCoRe)
 PRIVILEGED = "oracle"
 
@@ -83,10 +91,9 @@ def role(name: str, strategy: Mapping[str, Any]) -> str:
         return "upper bound"
     if str(strategy["credit"]["_target_"]).endswith(OUTSIDE):
         return "outside"
-    if name == BASE:
-        return "base"
-    if name in COMBINATIONS:
-        return "combination"
+    if name in CELL_OF:
+        suspects = len(FACTORS) if name == ESSAY else sum(CELL_OF[name])
+        return ("base", "suspect", "combination", "combination")[suspects]
     if name in FLOORS:
         return "floor"
     return "placebo" if any(name in names for names in PLACEBOS.values()) else "suspect"
@@ -110,60 +117,64 @@ def searches(experiment: Experiment, contrast: Contrast) -> bool:
     return contrast.suspect == "search" or any(name.endswith(".Tree") for name in added - without)
 
 
-def families(arms: Mapping[str, str]) -> dict[str, list[Contrast]]:
-    """The headline families, from the arms' roles: every suspect on top of guess + check, and on top of the
-    essay's recipe (guess + check + correct)."""
-    on_base = []
-    if BASE in arms:
-        suspects = [name for name in SUSPECT_OF if arms.get(name) == "suspect"]
-        suspects += sorted(name for name in arms if arms[name] == "suspect" and name not in SUSPECT_OF)
-        on_base = [against(name, BASE, SUSPECT_OF.get(name, name), "guess + check") for name in suspects]
-        if "learn_to_correct" not in arms and "essay" in arms:
-            on_base.append(against("essay", BASE, "correct", "guess + check"))
-    recipe = next((name for name in ("essay", "learn_to_correct") if name in arms), None)
-    on_essay = [
-        against(name, recipe, suspect, "the essay's recipe")
-        for name, suspect in (
-            ("full_minus_search", "process"),
-            ("full_minus_process", "search"),
-            ("full", "full"),
-        )
-        if recipe and name in arms
-    ]
-    return {"guess + check": on_base, "the essay's recipe": on_essay}
+def base(arms: Mapping[str, str]) -> str | None:
+    """The arm that all others are compared with, if it ran. arms: name -> role."""
+    return cells(arms)[0].get(NOTHING)
 
 
-def placebos(arms: Iterable[str]) -> list[Contrast]:
-    """Every arm minus its placebos."""
-    there = set(arms)
+def families(arms: Mapping[str, str]) -> list[list[Contrast]]:
+    """The headline families: every suspect on top of guess + check, and on top of the essay's recipe (guess +
+    check + correct). arms: name -> role."""
+    grid, plain = cells(arms)[0], base(arms)
+    on_base, on_essay = [], []
+    if plain:
+        known = [(grid[cell], suspect) for suspect, cell in ALONE.items() if cell in grid]
+        own = [(name, name) for name in sorted(arms) if arms[name] == "suspect" and name not in CELL_OF]
+        on_base = [against(name, plain, suspect, "guess + check") for name, suspect in known + own]
+    recipe = ESSAY if ESSAY in arms else grid.get(ALONE["correct"])
+    if recipe:
+        added: tuple[tuple[str, Cell], ...]
+        added = (("process", (0, 1, 1)), ("search", (1, 1, 0)), ("full", (1, 1, 1)))
+        on_essay = [
+            against(grid[cell], recipe, suspect, "the essay's recipe")
+            for suspect, cell in added
+            if cell in grid
+        ]
+    return [on_base, on_essay]
+
+
+def placebos(arms: Mapping[str, str]) -> list[Contrast]:
+    """Every suspect's arm minus its placebos. arms: name -> role."""
+    grid = cells(arms)[0]
     return [
-        against(name, placebo, SUSPECT_OF[name], f"its placebo {placebo}")
-        for name, names in PLACEBOS.items()
+        against(grid[ALONE[suspect]], placebo, suspect, f"its placebo {placebo}")
+        for suspect, names in PLACEBOS.items()
         for placebo in names
-        if {name, placebo} <= there
+        if ALONE[suspect] in grid and arms.get(placebo) == "placebo"
     ]
 
 
-def cells(arms: Iterable[str]) -> tuple[dict[tuple[int, int, int], str], list[str]]:
-    """(cell -> arm, the missing cells' strategies)."""
-    there = set(arms)
+def cells(arms: Mapping[str, str]) -> tuple[dict[Cell, str], list[str]]:
+    """(cell -> arm, the missing cells' strategies). arms: name -> role; upper bounds fill no cell."""
+    there = {name for name, role in arms.items() if role in ("base", "suspect", "combination")}
     found = {cell: next((name for name in names if name in there), None) for cell, names in CELLS.items()}
     missing = [" or ".join(CELLS[cell]) for cell, name in found.items() if name is None]
     return {cell: name for cell, name in found.items() if name is not None}, missing
 
 
-def simple_effects(grid: Mapping[tuple[int, int, int], str]) -> list[Contrast]:
+def simple_effects(grid: Mapping[Cell, str]) -> list[Contrast]:
     """Each factor's effect in every combination of the others whose two cells exist."""
     out = []
     for index, factor in enumerate(FACTORS):
         for cell in sorted(grid):
-            partner = (*cell[:index], 1, *cell[index + 1 :])
+            search, correct, process = (max(value, k == index) for k, value in enumerate(cell))
+            partner = search, correct, process
             if cell[index] == 0 and partner in grid:
-                out.append(against(grid[partner], grid[cell], factor, grid[cell]))  # type: ignore[index]
+                out.append(against(grid[partner], grid[cell], factor, grid[cell]))
     return out
 
 
-def main_effects(grid: Mapping[tuple[int, int, int], str]) -> list[Contrast]:
+def main_effects(grid: Mapping[Cell, str]) -> list[Contrast]:
     """Each factor's effect, the mean of its four simple effects; `grid` is complete."""
     return [
         Contrast(
@@ -176,11 +187,12 @@ def main_effects(grid: Mapping[tuple[int, int, int], str]) -> list[Contrast]:
     ]
 
 
-def interactions(grid: Mapping[tuple[int, int, int], str]) -> list[Contrast]:
+def interactions(grid: Mapping[Cell, str]) -> list[Contrast]:
     """How much one factor's effect changes with another; `grid` is complete. Exploratory."""
     out = []
     for (i, first), (j, second) in combinations(enumerate(FACTORS), 2):
         signs = {cell: (1 if cell[i] == cell[j] else -1) for cell in product((0, 1), repeat=3)}
-        weights = tuple((grid[cell], 0.5 * signs[cell]) for cell in sorted(grid, reverse=True))  # type: ignore[index]
-        out.append(Contrast(f"{TITLES[first]} x {TITLES[second].lower()}", f"{first} x {second}", "", weights))
+        weights = tuple((grid[cell], 0.5 * signs[cell]) for cell in sorted(grid, reverse=True))
+        title = f"{TITLES[first]} x {TITLES[second].lower()}"
+        out.append(Contrast(title, f"{first} x {second}", "the third", weights))
     return out

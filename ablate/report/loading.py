@@ -6,13 +6,14 @@ refused; other differences become notes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ablate.record import load_evaluation, read_json, read_jsonl, status
+from ablate.report.contrasts import ALONE, CELLS, NOTHING
 from ablate.report.runs import COLUMNS, NEAR, Experiment, Problems, Run
 from ablate.schema import nearest
 from ablate.types import UserError
@@ -22,7 +23,7 @@ REFUSED = ("task", "model", "sampling", "evaluate", "budget.unit")
 # ... and of these a difference is named
 NAMED = ("engine", "learner")
 # these may go on to a larger budget: what others are compared with
-BASES = ("guess_check", "essay", "learn_to_correct")
+BASES = (*CELLS[NOTHING], *CELLS[ALONE["correct"]])
 
 
 def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
@@ -49,7 +50,8 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
         wanted = "" if seeds is None else f" with seed {', '.join(map(str, sorted(seeds)))}"
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
         raise UserError(f"{folder} has no finished run{wanted}{f' ({reasons})' if reasons else ''}")
-    notes = _compare(runs)
+    _refuse(runs)
+    notes = _differences(runs)
     unit, budget, more = _budget(runs)
     name = folder.resolve().name
     return Experiment(name, folder, runs, problems, unit, budget, left_out, notes + more)
@@ -58,7 +60,9 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
 def _candidates(folder: Path) -> list[Path]:
     """Folders of runs in an experiment's folder. Raises UserError for any other folder."""
     if not folder.is_dir():
-        beside = [each.name for each in folder.parent.iterdir() if each.is_dir()] if folder.parent.is_dir() else []
+        beside = (
+            [each.name for each in folder.parent.iterdir() if each.is_dir()] if folder.parent.is_dir() else []
+        )
         raise UserError(f"{folder} is not a folder; {nearest(folder.name, beside)}")
     if (folder / "config.yaml").exists() or (folder / "evaluations.jsonl").exists():
         raise UserError(f"{folder} is a single run; give the folder of its experiment: {folder.parent}")
@@ -92,6 +96,8 @@ def _load(folder: Path, problems: Problems | None) -> Run:
         raise UserError("not finished")
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
+    except FileNotFoundError:
+        raise UserError("config.yaml is missing") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"config.yaml cannot be read: {str(error).splitlines()[0]}") from error
     meta, summary = read_json(folder / "meta.json"), read_json(folder / "summary.json")
@@ -114,8 +120,8 @@ def _load(folder: Path, problems: Problems | None) -> Run:
         common = len(np.intersect1d(own.ids, problems.ids))
         if not common == len(own.ids) == len(problems.ids):
             raise _Incomparable(
-                f"{name}, seed {seed}, was evaluated on other problems than the runs before it ({folder.name}: "
-                f"{len(own.ids)} problems, {common} of them among their {len(problems.ids)})"
+                f"{name}, seed {seed}, was evaluated on other problems than the runs before it "
+                f"({folder.name}: {len(own.ids)} problems, {common} of them among their {len(problems.ids)})"
             )
     return Run(folder, config, meta, summary, milestones, problems or own)
 
@@ -154,23 +160,18 @@ def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
 
 
-def _compare(runs: list[Run]) -> list[str]:
-    """Notes on differences. Raises UserError where runs cannot be compared."""
+def _refuse(runs: list[Run]) -> None:
+    """Raises UserError where runs cannot be compared."""
     first = runs[0]
-    notes = []
-    for run in runs[1:]:
-        here, there = settings(first, REFUSED), settings(run, REFUSED)
-        if keys := differing(here, there):
-            key = keys[0]
-            raise UserError(
-                f"{first.arm} and {run.arm} cannot be compared: {key} is {here.get(key)} in {first.folder.name} "
-                f"and {there.get(key)} in {run.folder.name}"
-            )
     places: dict[Any, Run] = {}
     arms: dict[str, Run] = {}
     for run in runs:
-        place = (run.arm, run.key, run.budget)
-        other = places.setdefault(place, run)
+        here, there = settings(first, REFUSED), settings(run, REFUSED)
+        if keys := differing(here, there):
+            raise UserError(
+                f"{first.arm} and {run.arm} cannot be compared: {_both(keys[0], here, there, first, run)}"
+            )
+        other = places.setdefault((run.arm, run.key, run.budget), run)
         if other is not run:
             keys = differing(settings(other, ("strategy", *NAMED)), settings(run, ("strategy", *NAMED)))
             raise UserError(
@@ -180,33 +181,41 @@ def _compare(runs: list[Run]) -> list[str]:
         other = arms.setdefault(run.arm, run)
         here, there = settings(other, ("strategy",)), settings(run, ("strategy",))
         if keys := differing(here, there):
-            raise UserError(
-                f"{run.arm} names two strategies: {keys[0]} is {here.get(keys[0])} in {other.folder.name} "
-                f"and {there.get(keys[0])} in {run.folder.name}"
-            )
-    for key in sorted({key for run in runs[1:] for key in differing(settings(first, NAMED), settings(run, NAMED))}):
-        notes.append(f"{key} differs: " + _by_value(runs, lambda run, key=key: settings(run, NAMED).get(key)))
-    revisions = _by_value(runs, lambda run: str(run.meta.get("git", {}).get("revision"))[:10])
-    if revisions.count(" (") > 1:
-        notes.append(f"code revisions differ: {revisions}")
+            raise UserError(f"{run.arm} names two strategies: {_both(keys[0], here, there, other, run)}")
+
+
+def _both(key: str, here: Mapping[str, Any], there: Mapping[str, Any], one: Run, other: Run) -> str:
+    return f"{key} is {here.get(key)} in {one.folder.name} and {there.get(key)} in {other.folder.name}"
+
+
+def _differences(runs: list[Run]) -> list[str]:
+    """Notes on what differs without forbidding a comparison."""
+    notes = []
+    flat = {id(run): settings(run, NAMED) for run in runs}
+    for key in sorted({key for each in flat.values() for key in differing(flat[id(runs[0])], each)}):
+        notes.append(f"{key} differs: {_by_value(runs, [flat[id(run)].get(key) for run in runs])}")
+    revisions = [str(run.meta.get("git", {}).get("revision"))[:10] for run in runs]
+    if len(set(revisions)) > 1:
+        notes.append(f"code revisions differ: {_by_value(runs, revisions)}")
     if dirty := sum(bool(run.meta.get("git", {}).get("dirty")) for run in runs):
         notes.append(f"{dirty} of {len(runs)} runs were made with uncommitted changes in the code")
     for name in sorted({name for run in runs for name in run.meta.get("libraries", {})}):
-        versions = _by_value(runs, lambda run, name=name: run.meta.get("libraries", {}).get(name))
-        if versions.count(" (") > 1:
-            notes.append(f"versions of {name} differ: {versions}")
+        versions = [run.meta.get("libraries", {}).get(name) for run in runs]
+        if len(set(versions)) > 1:
+            notes.append(f"versions of {name} differ: {_by_value(runs, versions)}")
     return notes
 
 
-def _by_value(runs: list[Run], value: Callable[[Run], Any]) -> str:
-    """Which runs have which value: `a (guess_check s0, s1); b (mcts s0)`."""
-    found: dict[Any, dict[str, list[str]]] = {}
-    for run in runs:
-        found.setdefault(value(run), {}).setdefault(run.arm, []).append(f"s{run.seed}")
-    return "; ".join(
-        f"{each} (" + ", ".join(f"{arm} {' '.join(dict.fromkeys(seeds))}" for arm, seeds in arms.items()) + ")"
-        for each, arms in found.items()
-    )
+def _by_value(runs: list[Run], values: Sequence[Any]) -> str:
+    """Which runs have which value: `a (guess_check s0 s1); b (mcts s0)`."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for run, value in zip(runs, values, strict=True):
+        found.setdefault(str(value), {}).setdefault(run.arm, []).append(f"s{run.seed}")
+    out = []
+    for text, arms in found.items():
+        where = ", ".join(f"{arm} {' '.join(dict.fromkeys(seeds))}" for arm, seeds in arms.items())
+        out.append(f"{text} ({where})")
+    return "; ".join(out)
 
 
 def _budget(runs: list[Run]) -> tuple[str, float, list[str]]:
@@ -223,6 +232,6 @@ def _budget(runs: list[Run]) -> tuple[str, float, list[str]]:
             )
     notes = []
     if longer:
-        which = _by_value(longer, lambda run: f"{run.budget[1] / budget:g}x the budget")
+        which = _by_value(longer, [f"{run.budget[1] / budget:g}x the budget" for run in longer])
         notes.append(f"runs of a base that go on: {which}")
     return runs[0].budget[0], budget, notes

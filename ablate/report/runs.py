@@ -19,9 +19,14 @@ from ablate.types import UserError
 
 # budget: in the unit of the declared budget
 Axis = Literal["budget", "flops", "logical_flops", "updates"]
-COLUMNS: dict[Axis, str] = {"flops": "budget/flops", "logical_flops": "budget/logical_flops", "updates": "step"}
+COLUMNS: dict[Axis, str] = {
+    "flops": "budget/flops",
+    "logical_flops": "budget/logical_flops",
+    "updates": "step",
+}
 
-NEAR = 0.02  # a milestone this close to a level stands for it where its neighbours have no outcomes per problem
+# a milestone this close to a level stands for it where its neighbours have no outcomes per problem
+NEAR = 0.02
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,15 @@ class Run:
         """A held-out figure at each milestone; NaN where there is none."""
         return np.array([row.get(f"heldout/{name}", np.nan) for row in self.milestones], dtype=float)
 
+    def figure(self, column: str, axis: Axis, level: float) -> float:
+        """A column of evaluations.jsonl when `level` had been spent, at most all."""
+        spent, values = self.spent(axis), [float(row[column]) for row in self.milestones]
+        after = min(max(int(np.searchsorted(spent, level)), 1), len(spent) - 1)
+        level, low, high = min(level, spent[after]), spent[after - 1], spent[after]
+        heldout = column.startswith("heldout/")  # what is counted grows with the compute itself
+        weight = _position(level, low, high) if heldout else (level - low) / (high - low)
+        return (1 - weight) * values[after - 1] + weight * values[after]
+
     def accuracy(self, index: int) -> np.ndarray | None:
         """Share of right answers per problem at a milestone; None if its file was not kept."""
         if index not in self._outcomes:
@@ -118,8 +132,8 @@ def _per_problem(folder: Path, step: int, problems: Problems) -> np.ndarray:
 class Experiment:
     """The runs of a folder that can be compared.
 
-    budget: declared, the same for all arms; a base may have runs with a larger one too. left_out: folders with
-    the reason. notes: what differs between runs without forbidding a comparison.
+    budget: declared, the same for all arms; a base may have runs with a larger one too. left_out: folders
+    with the reason. notes: what differs between runs without forbidding a comparison.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """An effect and its interval from paired outcomes, seeds and problems both random.
 
-The difference of accuracies d_sp of seed s on problem p is modelled as effect + seed + cluster + rest, where a
-seed stands for everything that it decides (warm start, problem stream, sampling) and a cluster for problems
+The difference of accuracies d_sp of seed s on problem p is modelled as effect + seed + cluster + rest, where
+a seed stands for everything that it decides (warm start, problem stream, sampling) and a cluster for problems
 that are alike. With T_sk the sum of d over cluster k, N problems, K clusters, S seeds and
 
     effect = sum_sk T_sk / (S N)        z_sk = (K / N) (T_sk - n_k effect)

@@ -41,26 +41,29 @@ def worth(
     """The compute-equivalent gain by inversion of intervals.
 
     difference: (effect, low, high) of the arm at the budget against the other at a multiple of it, or None
-    where that cannot be read. least, most: multiples that the other arm's runs cover. A multiple belongs to
-    the interval unless the two arms differ there; the value is where the effect first falls to zero.
+    where that cannot be read; then there is no answer. least, most: multiples that the other arm's runs
+    cover. A multiple belongs to the interval unless the two arms differ there; the value is where the effect
+    first falls to zero.
     """
     count = 2 + int(np.ceil(STEPS * np.log2(most / least)))
-    found = [(m, difference(float(m))) for m in np.geomspace(least, most, count)]
-    grid = np.array([m for m, each in found if each is not None])
-    if len(grid) < 2:
+    grid = np.geomspace(least, most, count)
+    found = [each for each in (difference(float(multiple)) for multiple in grid) if each is not None]
+    if len(found) < count:
         return None
-    effect, low, high = np.array([each for _, each in found if each is not None]).T
+    effect, low, high = np.array(found).T
     inside = np.flatnonzero((low <= 0) & (high >= 0))
+    ends: tuple[float | None, float | None]
     if len(inside):
         ends = (
             None if inside[0] == 0 else _crossing(grid, low, inside[0]),
             None if inside[-1] == len(grid) - 1 else _crossing(grid, high, inside[-1] + 1),
         )
-    elif (above := low > 0).all() or (high < 0).all():
-        ends = (None, None)
-    else:  # from better to worse between two multiples
-        change = int(np.argmin(above))
-        ends = float(grid[change - 1]), float(grid[change])
+    else:  # better at all multiples, worse at all, or from better to worse between two
+        change = int(np.searchsorted(high < 0, True))
+        ends = (
+            float(grid[change - 1]) if change else None,
+            float(grid[change]) if change < len(grid) else None,
+        )
     below = np.flatnonzero(effect <= 0)
     first = int(below[0]) if len(below) else 0
     value = _crossing(grid, effect, first) if first else None
@@ -70,4 +73,6 @@ def worth(
 def _crossing(grid: np.ndarray, values: np.ndarray, after: int) -> float:
     """Where `values` pass zero between `after` - 1 and `after`, linearly in the logarithm of the multiple."""
     x, y = np.log(grid[after - 1 : after + 1]), values[after - 1 : after + 1]
+    if (y[0] > 0) == (y[1] > 0):  # a curve that is not monotone
+        return float(grid[after])
     return float(np.exp(x[0] + (x[1] - x[0]) * y[0] / (y[0] - y[1])))

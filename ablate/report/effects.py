@@ -1,0 +1,170 @@
+"""Effects and verdicts of one experiment's contrasts, read at equal spend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ablate.report import contrasts
+from ablate.report.content import Claim, Effect, Word, Worth
+from ablate.report.contrasts import Contrast
+from ablate.report.runs import NEAR, Axis, Experiment
+from ablate.report.statistics import estimate, seeds_to_settle
+from ablate.report.verdict import LONGER, decide, worth
+
+SENSITIVITY = "sensitivity to search not shown"
+DIFFICULTIES = ("easy", "medium", "hard")
+Pairs = dict[int, np.ndarray]  # seed -> differences per problem
+
+
+@dataclass
+class Effects:
+    """Effects and claims of one experiment."""
+
+    experiment: Experiment
+    margin: float
+    sensitive_to_search: bool
+    _pairs: dict[Any, Pairs] = field(default_factory=dict)
+
+    def pairs(self, weights: tuple[tuple[str, float], ...], axis: Axis, levels: Mapping[str, float]) -> Pairs:
+        """The weighted differences of each seed that all arms have at their levels: the mean over the
+        sampling seeds that they share."""
+        signature = weights, axis, tuple(levels[arm] for arm, _ in weights)
+        if signature not in self._pairs:
+            found: dict[int, list[np.ndarray]] = {}
+            for key in self._keys(weights):
+                parts = [self.experiment.read(arm, key, axis, levels[arm]) for arm, _ in weights]
+                known = [part for part in parts if part is not None]
+                if len(known) == len(parts):
+                    difference = sum(w * part for (_, w), part in zip(weights, known, strict=True))
+                    found.setdefault(key[0], []).append(np.asarray(difference))
+            self._pairs[signature] = {seed: np.mean(each, axis=0) for seed, each in sorted(found.items())}
+        return self._pairs[signature]
+
+    def _keys(self, weights: tuple[tuple[str, float], ...]) -> list[tuple[int, int]]:
+        return sorted(set.intersection(*(set(self.experiment.arm(arm)) for arm, _ in weights)))
+
+    def effect(
+        self, pairs: Pairs, axis: Axis, level: float, family: int, problems: Any = None
+    ) -> Effect | None:
+        """The effect over paired seeds; problems: a mask."""
+        if not pairs:
+            return None
+        mask = np.ones(len(self.experiment.problems.ids), bool) if problems is None else problems
+        found = estimate(np.stack(list(pairs.values()))[:, mask], self.experiment.problems.clusters[mask])
+        return Effect(axis, level, tuple(pairs), found, family, found.interval(family), found.interval())
+
+    def at(self, contrast: Contrast, axis: Axis, level: float, family: int) -> Effect | None:
+        """The effect with all arms at one level."""
+        pairs = self.pairs(contrast.weights, axis, {arm: level for arm, _ in contrast.weights})
+        return self.effect(pairs, axis, level, family)
+
+    def claim(self, contrast: Contrast, family: int, extend: bool = True) -> Claim:
+        """A contrast's effect, verdict and everything beside it. extend: also what it is worth in compute,
+        and at other budgets."""
+        budget = self.experiment.budget
+        named = contrast.title, contrast.suspect, contrast.on, contrast.weights
+        effect = self.at(contrast, "budget", budget, family)
+        if effect is None:
+            why = "no seed that its arms have in common"
+            return Claim(*named, None, "no verdict", (why,))
+        pair = contrast.pair
+        extended = self._extended(pair, family) if pair else None
+        word, caveats = decide(effect, self.margin, extended)
+        if contrasts.searches(self.experiment, contrast) and not self.sensitive_to_search:
+            caveats = (*caveats, SENSITIVITY)
+        settle = None
+        if word == "inconclusive" and effect.estimate.components:
+            parts = effect.estimate.components
+            settle = seeds_to_settle(effect.estimate.value, self.margin, parts, family)
+        claim = Claim(*named, effect, word, caveats, settle)
+        if not extend or pair is None:
+            return claim
+        return replace(
+            claim,
+            worth=self._worth(pair, effect) if effect.interval else None,
+            extended=extended,
+            accounts=self._accounts(contrast, family),
+            by_budget=self._by_budget(contrast, family),
+            by_difficulty=self._by_difficulty(contrast, family),
+        )
+
+    def _extended(self, pair: tuple[str, str], family: int) -> Effect | None:
+        levels = {pair[0]: self.experiment.budget, pair[1]: LONGER * self.experiment.budget}
+        pairs = self.pairs(((pair[0], 1.0), (pair[1], -1.0)), "budget", levels)
+        return self.effect(pairs, "budget", self.experiment.budget, family)
+
+    def _worth(self, pair: tuple[str, str], effect: Effect) -> Worth | None:
+        budget, seeds = self.experiment.budget, set(effect.seeds)
+        others = [runs for key, runs in self.experiment.arm(pair[1]).items() if key[0] in seeds]
+        least = (
+            max(max(min(s for s in run.spent("budget") if s > 0) for run in runs) for runs in others) / budget
+        )
+        most = min(max(run.spent("budget")[-1] for run in runs) for runs in others) / budget
+
+        def difference(multiple: float) -> tuple[float, float, float] | None:
+            levels = {pair[0]: budget, pair[1]: multiple * budget}
+            pairs = self.pairs(((pair[0], 1.0), (pair[1], -1.0)), "budget", levels)
+            found = self.effect(pairs, "budget", budget, effect.family) if seeds <= set(pairs) else None
+            return None if found is None or not found.interval else (found.estimate.value, *found.interval)
+
+        return worth(difference, least, most) if least < most else None
+
+    def _accounts(self, contrast: Contrast, family: int) -> tuple[tuple[Effect, Word], ...]:
+        """The verdict by other accounts: where all have spent the declared budget in logical FLOPs, if it is
+        one in FLOPs, else what the thriftiest run spent."""
+        axes: list[Axis] = ["flops", "logical_flops", "updates"]
+        runs = [run for run in self.experiment.runs if run.arm in dict(contrast.weights)]
+        found = []
+        for axis in axes[self.experiment.unit == "flops" :]:
+            ends = [float(run.spent(axis)[-1]) for run in runs]
+            if axis == "logical_flops" and self.experiment.unit == "flops":
+                ends.append(self.experiment.budget)
+            if effect := self.at(contrast, axis, min(ends), family):
+                found.append((effect, decide(effect, self.margin)[0]))
+        return tuple(found)
+
+    def _by_budget(self, contrast: Contrast, family: int) -> tuple[tuple[float, Effect], ...]:
+        """At the shares of the budget at which the runs were evaluated, from where all of them were."""
+        budget, found = self.experiment.budget, []
+        runs = [runs[0] for arm, _ in contrast.weights for runs in self.experiment.arm(arm).values()]
+        shares = {float(row["milestone"]) * run.budget[1] / budget for run in runs for row in run.milestones}
+        first = max(run.spent("budget")[1] for run in runs) / budget
+        for share in sorted(shares):
+            if (1 - NEAR) * first <= share <= 1 and (
+                effect := self.at(contrast, "budget", share * budget, family)
+            ):
+                found.append((share, effect))
+        return tuple(found)
+
+    def _by_difficulty(self, contrast: Contrast, family: int) -> tuple[tuple[str, Effect], ...]:
+        budget, strata = self.experiment.budget, self.experiment.problems.strata
+        pairs = self.pairs(contrast.weights, "budget", {arm: budget for arm, _ in contrast.weights})
+        found = [
+            (name, self.effect(pairs, "budget", budget, family, strata == name))
+            for name in DIFFICULTIES
+            if (strata == name).any()
+        ]
+        return tuple((name, effect) for name, effect in found if effect is not None)
+
+    def replicate(self, arm: str) -> Claim | None:
+        """A/A: the second sampling seed of each seed minus the first, if any seed has two."""
+        runs, budget = self.experiment.arm(arm), self.experiment.budget
+        pairs: Pairs = {}
+        for seed in sorted({key[0] for key in runs}):
+            read = [
+                self.experiment.read(arm, key, "budget", budget) for key in sorted(runs) if key[0] == seed
+            ]
+            known = [part for part in read if part is not None]
+            if len(known) > 1:
+                pairs[seed] = known[1] - known[0]
+        effect = self.effect(pairs, "budget", budget, 1)
+        if effect is None:
+            return None
+        weights = ((arm, 1.0), (arm, -1.0))
+        return Claim(
+            "A/A", "none", f"{arm}, another sampling seed", weights, effect, *decide(effect, self.margin)
+        )

@@ -1,0 +1,186 @@
+"""From folders to content: what was put into the outcomes comes out as verdicts."""
+
+import numpy as np
+import pytest
+from synthetic_results import BUDGET, curve, write_arms, write_run
+
+from ablate.report.assemble import assemble
+from ablate.report.loading import load
+
+
+def told(root, margin=0.05, **options):
+    return assemble(load(root), margin, **options)
+
+
+def words(claims):
+    return {(claim.suspect, claim.on): claim.word for claim in claims}
+
+
+def test_known_effects_are_found(tmp_path):
+    root = write_arms(
+        tmp_path / "suspects",
+        {"guess_check": 0.5, "process_rewards": 0.5, "mcts": 0.65, "learn_to_correct": 0.42, "full": 0.42},
+    )
+    report = told(root)
+    assert words(report.claims) == {
+        ("process", "guess + check"): "not needed",
+        ("search", "guess + check"): "helps",
+        ("correct", "guess + check"): "harmful",
+        ("full", "the essay's recipe"): "not needed",
+    }
+    process, search, correct, _ = report.claims
+    assert search.effect.estimate.value == pytest.approx(0.15, abs=0.03)
+    assert search.effect.seeds == tuple(range(6)) and search.effect.family == 3
+    low, high = search.effect.interval
+    assert low < search.effect.alone[0] < search.effect.alone[1] < high
+    assert search.caveats == (
+        "needed not shown: no base run at 4x the budget",
+        "sensitivity to search not shown",
+    )
+    assert process.caveats == correct.caveats == ()
+    # the base never gets as far: worth more than the budget, which is all it had
+    assert search.worth.value is None and search.worth.most == pytest.approx(1.004)
+    assert correct.worth.value == pytest.approx(2**-1.6, rel=0.4)
+    arms = {arm.name: arm for arm in report.arms}
+    assert report.arms[0].name == "guess_check"
+    assert arms["mcts"].against_base == search.effect
+    assert arms["mcts"].after - arms["guess_check"].after == pytest.approx(search.effect.estimate.value)
+    assert arms["mcts"].before == pytest.approx(0.3, abs=0.02)
+    assert arms["mcts"].shares == {"rollout": 0.4, "update": 0.6}
+    assert arms["mcts"].tokens == pytest.approx(1e6) and arms["mcts"].logical == pytest.approx(1.02)
+    assert arms["full"].against_base.family == 1
+
+
+def test_other_accounts_budgets_and_difficulties_stand_beside_a_claim(tmp_path):
+    root = tmp_path / "arms"
+    for seed in range(3):
+        wobble = 0.01 * seed
+        write_run(root, "guess_check", seed, curve(0.5 + wobble), logical=1.0)
+        write_run(root, "mcts", seed, curve(0.7), logical=4.0)  # a tree reads its prefixes again
+    (claim,) = told(root).claims
+    by_axis = {effect.axis: effect for effect, _ in claim.accounts}
+    assert set(by_axis) == {"logical_flops", "updates"}
+    assert by_axis["logical_flops"].level == BUDGET
+    # with four times the logical FLOPs for the same, search has half of the way (two of four doublings) left
+    assert by_axis["logical_flops"].estimate.value == pytest.approx(0.5 - 0.51, abs=0.03)
+    assert by_axis["updates"].level == 100
+    assert [share for share, _ in claim.by_budget] == [0.25, 0.5, 1.0]
+    assert claim.by_budget[-1][1].estimate.value == pytest.approx(claim.effect.estimate.value)
+    assert [name for name, _ in claim.by_difficulty] == ["easy", "medium", "hard"]
+    weighted = np.mean([effect.estimate.value for _, effect in claim.by_difficulty])
+    assert weighted == pytest.approx(claim.effect.estimate.value)
+
+
+@pytest.mark.parametrize("long_end, word", [(0.55, "needed"), (0.75, "helps")])
+def test_needed_is_said_if_four_times_the_budget_does_not_make_up_for_it(tmp_path, long_end, word):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.7})
+    for seed in range(6):
+        write_run(root, "guess_check", seed, curve(long_end, 0.3), budget=4 * BUDGET)
+    (claim,) = told(root, sensitive_to_search=True).claims
+    assert claim.word == word
+    assert claim.extended.estimate.value == pytest.approx(0.7 - long_end, abs=0.03)
+    assert claim.worth.most == pytest.approx(4.016)
+    if word == "helps":
+        assert "not below it" in claim.caveats[0]
+        assert claim.worth.interval[0] < claim.worth.value < 4
+    base = told(root).arms[0]
+    assert [curve.declared for curve in base.curves] == [BUDGET, 4 * BUDGET]
+    assert base.tokens == pytest.approx(1e6) and base.seconds == 120.0
+
+
+def test_final_outcomes_alone_give_the_verdict_but_no_multiple_of_compute(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.65})
+    for step in (0, 25, 50):
+        for path in root.glob(f"*/evaluations/{step:06d}.parquet"):
+            path.unlink()
+    (claim,) = told(root).claims
+    assert claim.word == "helps" and claim.worth is None
+    assert [share for share, _ in claim.by_budget] == [1.0]
+    assert claim.accounts[-1][0].axis == "updates"
+
+
+def test_seeds_are_paired_where_both_arms_have_them(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5}, range(5))
+    write_arms(root, {"mcts": 0.5}, (1, 2, 4, 7))
+    report = told(root)
+    assert report.claims[0].effect.seeds == (1, 2, 4)
+    assert "mcts lacks seed 0, 3: paired on the seeds that both arms have" in report.notes
+    assert "guess_check lacks seed 7: paired on the seeds that both arms have" in report.notes
+
+
+def test_one_seed_gives_no_verdict_and_none_in_common_no_effect(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.6}, [3])
+    report = told(root)
+    (claim,) = report.claims
+    assert claim.word == "no verdict" and claim.effect.interval is None and claim.worth is None
+    assert claim.caveats[0].startswith("one seed")
+    assert any(note.startswith("one seed: no verdict") for note in report.notes)
+    write_run(root, "process_rewards", 4, curve(0.5))
+    lonely = told(root).claims[0]
+    assert lonely.effect is None and "no seed that its arms have in common" in lonely.caveats
+
+
+def test_an_inconclusive_claim_says_how_many_seeds_would_settle_it(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5}, range(4))
+    for seed in range(4):
+        write_run(root, "mcts", seed, curve(0.45 if seed % 2 else 0.55))
+    (claim,) = told(root).claims
+    assert claim.word == "inconclusive" and claim.seeds_to_settle > 4
+
+
+def test_upper_bounds_and_the_unranked_get_no_claim(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "score": 0.5}, range(2))
+    write_arms(root, {"process_oracle": 0.8}, range(2), **{"strategy.credit.scorer": "oracle"})
+    report = told(root)
+    assert report.claims == ()
+    arms = {arm.name: arm for arm in report.arms}
+    assert arms["process_oracle"].role == "upper bound"
+    assert arms["process_oracle"].against_base.estimate.value == pytest.approx(0.3, abs=0.05)
+    assert arms["score"].role == "outside" and arms["score"].against_base is None
+
+
+def test_placebos(tmp_path):
+    root = write_arms(tmp_path / "arms", {"mcts": 0.7, "mcts_uniform": 0.5}, range(4))
+    (claim,) = told(root).placebos
+    assert claim.on == "its placebo mcts_uniform" and claim.word == "helps"
+    assert not any("needed" in caveat for caveat in claim.caveats)
+    assert any(note.startswith("guess_check did not run") for note in told(root).notes)
+
+
+def test_another_sampling_seed_is_averaged_in_pairs_and_alone_makes_an_a_a(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.6}, range(4))
+    plain = told(root).claims[0].effect.estimate.value
+    for seed in range(4):
+        write_run(root, "guess_check", seed, curve(0.5), sampling_seed=10 + seed)
+    report = told(root)
+    # mcts has no such run: nothing to pair it with
+    assert report.claims[0].effect.estimate.value == plain
+    (replicate,) = report.replicates
+    assert replicate.effect.seeds == (0, 1, 2, 3) and replicate.word in ("not needed", "inconclusive")
+    for seed in range(4):
+        write_run(root, "mcts", seed, curve(0.8), sampling_seed=10 + seed)
+    assert told(root).claims[0].effect.estimate.value == pytest.approx((plain + 0.3) / 2, abs=0.02)
+    assert told(root).claims[0].effect.seeds == (0, 1, 2, 3)  # seeds are what varies, not runs
+
+
+def test_factorial_with_all_cells_and_with_one_missing(tmp_path):
+    ends = {
+        f"{source}+{recovery}+{credit}": 0.4 + 0.1 * (credit == "process")
+        for source in ("sample", "tree")
+        for recovery in ("none", "correct")
+        for credit in ("outcome", "process")
+    }
+    root = write_arms(tmp_path / "factorial", ends, range(3))
+    factorial = told(root).factorial
+    main = {claim.suspect: claim for claim in factorial.main}
+    assert main["process"].effect.estimate.value == pytest.approx(0.1, abs=0.02)
+    assert main["process"].word == "helps" and main["search"].effect.family == 3
+    assert main["search"].caveats == ("sensitivity to search not shown",)
+    assert len(factorial.simple) == 12 and len(factorial.interactions) == 3
+    assert {claim.word for claim in factorial.interactions} == {"no verdict"}
+
+    for seed in range(3):
+        (root / f"tree+correct+process-s{seed}-{seed}-1e+12").rename(tmp_path / f"away{seed}")
+    factorial = told(root).factorial
+    assert factorial.missing == ("full or tree+correct+process",)
+    assert factorial.main == factorial.interactions == () and len(factorial.simple) == 9
