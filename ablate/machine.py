@@ -28,6 +28,15 @@ LIBRARIES = (
 GIB = 2**30
 
 
+def _command() -> list[str]:
+    """What starts this run, alone: of a sweep, the choices of this run."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized():
+        return ["python", "-m", "ablate", *HydraConfig.get().overrides.task]
+    return [Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]
+
+
 def start_facts(gpus: Sequence[str]) -> dict[str, Any]:
     """What one start of a run depends on; nothing that names the machine or its user."""
     import psutil
@@ -40,10 +49,9 @@ def start_facts(gpus: Sequence[str]) -> dict[str, Any]:
             libraries[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    command = [Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]
     return {
         "started": time.time(),
-        "command": shlex.join(command),
+        "command": shlex.join(_command()),
         "ablate": __version__,
         "python": platform.python_version(),
         "libraries": libraries,

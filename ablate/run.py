@@ -119,7 +119,9 @@ class _Run:
         runtime.set_threads(config.threads)
         runtime.keep_memory()
         label = f"{config.strategy.name}/s{config.seed}"
-        record.write_config(cast(dict[str, Any], OmegaConf.to_container(cast(Any, config), resolve=True)))
+        resolved = cast(dict[str, Any], OmegaConf.to_container(cast(Any, config), resolve=True))
+        del resolved["paths"]  # where this machine keeps things
+        record.write_config(resolved)
         tags = {"experiment": config.name, "strategy": config.strategy.name, "seed": str(config.seed)}
         record.write_meta(label, tags, runtime.gpus())
         self.checkpoint = latest(record.checkpoints)

@@ -160,7 +160,6 @@ class StepModel:
         self._model.base_model.load_state_dict(policy.model.base_model.state_dict())
         self._model.to(policy.device)
         self._cost = PassCost.of(self._model)
-        self._index = PrefixIndex()  # what this model's cache would hold
 
     def predict(self, prefixes: Sequence[Trajectory]) -> list[float]:
         """Values in [0, 1]; prefixes of one another are read in one pass."""
@@ -176,8 +175,9 @@ class StepModel:
                 out = self._model(input_ids=ids, use_cache=False).logits.squeeze(-1).float().sigmoid()
                 for i, row in zip(batch, out, strict=True):
                     logits[i] = row.tolist()
+        index = PrefixIndex()  # of this model's own cache, kept for a call: a resumed run pays the same
         for row in whole:
-            self._ledger.charge_scoring("score", self._cost, (), row, heads=0, index=self._index)
+            self._ledger.charge_scoring("score", self._cost, (), row, heads=0, index=index)
         return [logits[owner[row]][len(row) - 1] for row in rows]
 
     def fit(self, prefixes: Sequence[Trajectory], targets: Sequence[float]) -> float:
@@ -239,7 +239,6 @@ class StepModel:
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        self._index.clear()
         return losses[0]
 
     def state_dict(self) -> dict[str, Any]:

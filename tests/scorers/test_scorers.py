@@ -97,13 +97,8 @@ def test_prefixes_of_one_answer_share_a_pass_on_the_ledger():
     account = ledger.accounts["score"]
     assert account.processed == 4 + 1  # <1 3 4 5>, and of <1 6> what is new
     assert account.flops == pytest.approx(model._cost.forward(0, 4, 0) + model._cost.forward(1, 1, 0))
-    before = account.flops
-    model.predict([prefix(3, 4)])
-    assert ledger.accounts["score"].flops == before  # read already
     model.fit(*toy(32))
     assert ledger.accounts["auxiliary_update"].flops > 0
-    model.predict([prefix(3, 4)])
-    assert ledger.accounts["score"].flops > before  # the model has changed
 
 
 def test_a_head_shares_the_policys_passes():
