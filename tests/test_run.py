@@ -83,6 +83,7 @@ def test_a_run_learns_and_leaves_a_complete_record(whole: Path) -> None:
     rang = {"kind": "reward", "step": 3, "cleared": None, "text": "up and down"}
     text = to_text({**summary, "alarms": [rang, {**rang, "cleared": 7}]})
     assert "Alarm (reward) from step 3 on: up and down." in text and "from step 3 to 7: up" in text
+    assert (whole / "figures" / "curves.png").read_bytes().startswith(b"\x89PNG")
     # tokens on the ledger = tokens that the steps say were sampled
     sampled = sum(row["train/length"] * 8 * 8 for row in steps)
     assert summary["totals"]["tokens"] == pytest.approx(sampled)
