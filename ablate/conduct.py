@@ -114,8 +114,8 @@ class Conductor(TrainerCallback):
         self.batch_share = max(self.batch_share, (ledger.spent - self._spent_before) / ledger.budget)
         if ledger.spent == self._spent_before:
             raise UserError(
-                f"budget.{ledger.unit}={ledger.budget:g} can never be spent: a batch of this strategy takes none "
-                "of it; nearest: budget.flops"
+                f"budget.{ledger.unit}={ledger.budget:g} can never be spent: a batch of this strategy takes "
+                "none of it; nearest: budget.flops"
             )
         self._write_step(step)
         if step == 1 and self.batch_share > LARGE_BATCH:

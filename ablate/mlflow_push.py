@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 NOTE = "mlflow.json"
+# MLflow's page opens on traces of language models unless an experiment says that it is about training
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 ARTIFACTS = ("config.yaml", "evaluations.jsonl", "summary.json", "summary.md")
 METRICS_PER_CALL, PARAMS_PER_CALL, PARAM_LENGTH, NAME_LENGTH = 1000, 100, 500, 250  # the server's limits
 TAIL = 256  # bytes before the noted position that tell whether the file is still the one that was sent
@@ -186,7 +188,7 @@ class _Sender:
         known = self.client.get_experiment_by_name(self.experiment)
         if known is None:
             try:
-                return str(self.client.create_experiment(self.experiment, artifact_location=location))
+                return str(self.client.create_experiment(self.experiment, location, TRAINING))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was first
                     raise

@@ -29,6 +29,8 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the next push is the retry
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
 }
+# without it, MLflow's page shows the traces of language models instead of runs
+TRAINING_VIEW = "workflowType=machine_learning"
 SERVERS = ("http", "https", "databricks")  # they choose where artifacts go
 DATABASES = ("postgresql", "mysql", "mssql")
 UI = "http://127.0.0.1:5000"
@@ -157,12 +159,12 @@ def address(uri: str, runs: Sequence[tuple[str, str]]) -> str:
     several, or the start page."""
     base = redact(uri) if uri.startswith("http") else UI
     if len(runs) == 1:
-        return f"{base}/#/experiments/{runs[0][0]}/runs/{runs[0][1]}"
+        return f"{base}/#/experiments/{runs[0][0]}/runs/{runs[0][1]}?{TRAINING_VIEW}"
     if not runs:
         return base
     run_ids = quote(json.dumps([run for _, run in runs]))
     experiments = quote(json.dumps(list(dict.fromkeys(experiment for experiment, _ in runs))))
-    return f"{base}/#/compare-runs?runs={run_ids}&experiments={experiments}"
+    return f"{base}/#/compare-runs?runs={run_ids}&experiments={experiments}&{TRAINING_VIEW}"
 
 
 def _revision(path: Path) -> str | None:

@@ -120,8 +120,8 @@ class Lab(Protocol):
         ...
 
     def demonstrate(self, problems: Sequence[Problem], n: int) -> list[list[tuple[int, ...]]]:
-        """`n` demonstrations of each problem by the task's demonstrator, as tokens with the end token, at most
-        `cap` of them; free of charge."""
+        """`n` demonstrations of each problem by the task's demonstrator, as tokens with the end token, at
+        most `cap` of them; free of charge."""
         ...
 
     def value_model(self, name: str, make: Callable[..., ValueModel]) -> ValueModel:

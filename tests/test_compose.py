@@ -16,9 +16,12 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 BAD = [
-    ("strategy=gues_check", "unknown strategy gues_check; did you mean guess_check?; choices: correct_always"),
+    ("strategy=gues_check", "unknown strategy gues_check; did you mean guess_check?; choices: correct_"),
     ("task=countdwn", "unknown task countdwn; did you mean countdown?; choices: chain, countdown"),
-    ("strategy/credit=proces", "unknown strategy/credit proces; did you mean process?; choices: accepted, outcome, process"),
+    (
+        "strategy/credit=proces",
+        "unknown strategy/credit proces; did you mean process?; choices: accepted, outcome",
+    ),
     ("strategy/credt=outcome", "unknown group strategy/credt; did you mean strategy/credit?"),
     ("hydra/launcher=jobli", "unknown hydra/launcher jobli; did you mean joblib?"),
     ("experiment=smok", "unknown experiment smok; did you mean smoke?"),

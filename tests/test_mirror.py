@@ -81,6 +81,10 @@ def test_everything_arrives_once(tmp_path, uri, monkeypatch):
     assert (artifacts / "evaluations.jsonl").read_text() == (record.folder / "evaluations.jsonl").read_text()
     assert sorted(os.listdir(tmp_path)) == ["results"]  # nothing strays into the working directory
     page = f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    page += "?workflowType=machine_learning"  # else MLflow shows the traces of language models
+    from mlflow import MlflowClient
+
+    assert MlflowClient(uri).get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"]
     hint = mlflow_hint(uri, [record.folder])
     assert hint.endswith(page) and "--host 127.0.0.1" in hint and f"--backend-store-uri {uri}`" in hint
 

@@ -9,5 +9,10 @@ effects      the three together, for every contrast
 content      everything that a rendering needs, in one dataclass
 assemble     runs -> content
 markdown     content -> text
+tables       content -> every number
+drawing      how figures look, on the page and as files
+charts       the kinds of charts
+figures      content -> figures
+page         content and figures -> one HTML file
 calibration  can the instrument be trusted? simulated experiments with a known truth
 """

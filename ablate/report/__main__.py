@@ -1,6 +1,7 @@
 """From an experiment's runs to an answer: `python -m ablate.report results/<experiment> [key=value ...]`
 
-Reads the runs' own files and writes report.md and verdict.json (schema: `ablate.report.content`) beside them.
+Reads the runs' own files and writes beside them report.html, report.md, verdict.json (schema:
+`ablate.report.content`) and figures/ (SVG and PNG).
 
 Exit codes: 0 done; 2 a mistake of the user's, told in one line.
 """
@@ -17,7 +18,8 @@ from ablate.schema import one_line, unknown_key
 from ablate.types import UserError
 
 HELP = """\
-Is it needed? Compare the runs of an experiment, and write report.md and verdict.json beside them.
+Is it needed? Compare the runs of an experiment, and write report.html, report.md, verdict.json and figures/
+beside them.
 
 usage: python -m ablate.report results/<experiment> [key=value ...]
 
@@ -62,19 +64,23 @@ def _main(argv: list[str]) -> int:
     sensitive = _sees_search(Path(given["control"])) if "control" in given else False
 
     from ablate.report.assemble import assemble
+    from ablate.report.figures import figures
     from ablate.report.loading import load
     from ablate.report.markdown import sentences, to_markdown
+    from ablate.report.page import to_html
 
     folder = Path(folders[0])
     report = assemble(load(folder, seeds), margin, sensitive)
     write_json(folder / "verdict.json", asdict(report))
     atomic_write(folder / "report.md", to_markdown(report).encode())
+    page = to_html(report, figures(report, folder / "figures"))
+    atomic_write(folder / "report.html", page.encode())
     print(*(sentences(report) or ["No verdict: no suspect ran beside what it is to be added to."]), sep="\n")
     for note in report.notes:
         print(f"note: {note}")
     for name, why in report.left_out:
         print(f"left out: {name}: {why}")
-    print(f"\nReport: {folder / 'report.md'}, {folder / 'verdict.json'}")
+    print(f"\nReport: {folder / 'report.html'}, {folder / 'report.md'}, {folder / 'verdict.json'}")
     return 0
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ablate.ledger import BUDGETED
+from ablate.ledger import BUDGETED, SEPARATE
 from ablate.report import contrasts
 from ablate.report.content import SCHEMA, Arm, Claim, Curve, Effect, Factorial, Report
 from ablate.report.effects import Effects
+from ablate.report.loading import settings
 from ablate.report.runs import NEAR, Experiment, Run
 
 ORDER = ("base", "suspect", "combination", "placebo", "floor", "upper bound", "outside")
@@ -102,7 +103,11 @@ def _arm(
         return mean(run.figure(column, "budget", budget) for run in runs)
 
     accounts = [run.summary["compute"] for run in runs]
-    spent = {p: mean(float(a.get(p, {}).get("flops", 0.0)) for a in accounts) for p in BUDGETED}
+
+    def spent_on(purposes: Iterable[str]) -> dict[str, float]:
+        return {p: mean(float(a.get(p, {}).get("flops", 0.0)) for a in accounts) for p in purposes}
+
+    spent = spent_on(BUDGETED)
     total = sum(spent.values()) or float("nan")
     seconds = [float(run.summary["seconds"]["total"]) for run in runs if run.budget[1] <= budget * (1 + NEAR)]
     return Arm(
@@ -119,6 +124,8 @@ def _arm(
         flops=at_budget("budget/flops"),
         logical=at_budget("budget/logical_flops") / at_budget("budget/flops"),
         shares={purpose: value / total for purpose, value in spent.items() if value},
+        separate={purpose: value for purpose, value in spent_on(SEPARATE).items() if value},
+        settings=_own(runs[0]),
         seconds=mean(seconds) if seconds else None,
         lr=tuple(sorted({float(run.config["learner"]["lr"]) for run in everything})),
         alarms=sum(bool(run.summary.get("alarms")) for run in everything),
@@ -127,6 +134,15 @@ def _arm(
             for each in sorted({run.budget[1] for run in everything})
         ),
     )
+
+
+def _own(run: Run) -> dict[str, Any]:
+    """The strategy's settings without its name."""
+    return {
+        key.removeprefix("strategy."): value
+        for key, value in settings(run, ("strategy",)).items()
+        if key != "strategy.name"
+    }
 
 
 def _curve(runs: list[Run]) -> Curve:
@@ -207,5 +223,11 @@ def _provenance(runs: list[Run]) -> dict[str, dict[str, int]]:
         "python": count([run.meta.get("python") for run in runs]),
         **{name: count([run.meta.get("libraries", {}).get(name) for run in runs]) for name in libraries},
         "cpu": count([run.meta.get("machine", {}).get("cpu") for run in runs]),
-        "command": count([run.meta.get("command") for run in runs]),
+        "command": count([_command(run) for run in runs]),
     }
+
+
+def _command(run: Run) -> str | None:
+    """What started a run; a worker's own command line, as early records have it, cannot be repeated."""
+    command = run.meta.get("command")
+    return None if command is None or "LokyProcess" in command else str(command)

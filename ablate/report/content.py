@@ -57,8 +57,8 @@ class Claim:
     must be said with it. seeds_to_settle: for "inconclusive", the fewest seeds that give a verdict with 80 %
     probability if the effect is what was found; None: more than 1000. extended: the effect against the arm
     without the suspect at four times the budget. accounts: (effect, verdict) where all arms have spent the
-    same on another account than the budget's. by_budget: at shares of the budget. by_difficulty: over
-    problems of one class.
+    same on another account than the budget's. by_budget: at shares of the budget; slope: of these effects,
+    per doubling of compute (least squares on its logarithm). by_difficulty: over problems of one class.
     """
 
     title: str
@@ -73,6 +73,7 @@ class Claim:
     extended: Effect | None = None
     accounts: tuple[tuple[Effect, Word], ...] = ()
     by_budget: tuple[tuple[float, Effect], ...] = ()
+    slope: Effect | None = None
     by_difficulty: tuple[tuple[str, Effect], ...] = ()
 
 
@@ -104,9 +105,10 @@ class Arm:
 
     role: see `contrasts.role`. before, after: pass@1 at the start and at equal spend. against_base: None for
     the base. length, truncated: (before, after), tokens and share of answers. tokens: generated in training.
-    shares: of the budgeted FLOPs by purpose. logical: logical FLOPs over cached. seconds: wall time of a run
-    with the declared budget. lr: learning rates used. alarms: runs with one. curves: one per budget that its
-    runs had.
+    shares: of the budgeted FLOPs by purpose; separate: FLOPs by purpose on accounts of their own, one run.
+    settings: the strategy's own, by dotted key. logical: logical FLOPs over cached. seconds: wall time of a
+    run with the declared budget. lr: learning rates used. alarms: runs with one. curves: one per budget that
+    its runs had.
     """
 
     name: str
@@ -122,6 +124,8 @@ class Arm:
     flops: float
     logical: float
     shares: dict[str, float]
+    separate: dict[str, float]
+    settings: dict[str, Any]
     seconds: float | None
     lr: tuple[float, ...]
     alarms: int

@@ -83,12 +83,14 @@ class Effects:
         claim = Claim(*named, effect, word, caveats, settle)
         if not extend or pair is None:
             return claim
+        by_budget = self._by_budget(contrast, family)
         return replace(
             claim,
             worth=self._worth(pair, effect) if effect.interval else None,
             extended=extended,
             accounts=self._accounts(contrast, family),
-            by_budget=self._by_budget(contrast, family),
+            by_budget=by_budget,
+            slope=self._slope(contrast, family, [share for share, _ in by_budget]),
             by_difficulty=self._by_difficulty(contrast, family),
         )
 
@@ -139,6 +141,23 @@ class Effects:
             ):
                 found.append((share, effect))
         return tuple(found)
+
+    def _slope(self, contrast: Contrast, family: int, shares: list[float]) -> Effect | None:
+        """How much the effect grows per doubling of compute: the least-squares line through its values at
+        these shares of the budget, seed by seed and problem by problem."""
+        if len(shares) < 2:
+            return None
+        budget, doublings = self.experiment.budget, np.log2(shares) - np.log2(shares).mean()
+        each = [
+            self.pairs(contrast.weights, "budget", {arm: share * budget for arm, _ in contrast.weights})
+            for share in shares
+        ]
+        common = sorted(set.intersection(*map(set, each)))
+        rates = doublings / (doublings**2).sum()
+        slopes = {
+            seed: np.tensordot(rates, np.stack([pairs[seed] for pairs in each]), axes=1) for seed in common
+        }
+        return self.effect(slopes, "budget", budget, family)
 
     def _by_difficulty(self, contrast: Contrast, family: int) -> tuple[tuple[str, Effect], ...]:
         budget, strata = self.experiment.budget, self.experiment.problems.strata
