@@ -7,8 +7,10 @@ which other rows are in its batch.
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def hash64(*parts: object) -> int:
@@ -19,6 +21,8 @@ def hash64(*parts: object) -> int:
 
 def _mix(x: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): a bijection on 64 bits."""
+    import numpy as np
+
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -29,6 +33,8 @@ def uniforms(key: int, rows: np.ndarray, positions: int) -> np.ndarray:
 
     key: 64-bit stream key. rows: row numbers, shape (R,).
     """
+    import numpy as np
+
     golden = 0x9E3779B97F4A7C15
     with np.errstate(over="ignore"):
         row_keys = _mix(rows.astype(np.uint64) * np.uint64(golden) + np.uint64(key & (2**64 - 1)))

@@ -86,7 +86,7 @@ def test_pinned_values():
     """Recorded runs can be drawn again only as long as these hold."""
     assert uniforms(0, np.array([0]), 2)[0].tolist() == [0.8833108082136426, 0.43152799704850997]
     assert uniforms(2**64 - 1, np.array([12345]), 2)[0].tolist() == [0.8865599823741152, 0.878548794096512]
-    assert hash64("evaluate", "heldout", 8) == 10105587624639472497
+    assert hash64("evaluate", "heldout", 8) == 8023795142214464075
 
 
 def test_hash64_is_the_same_in_every_process():

@@ -9,7 +9,7 @@ from ablate.tasks.demonstrate import Demonstrator
 from ablate.types import UserError
 
 TASK = Countdown()
-PINNED = "10e5363d1dd356ee"
+PINNED = "64e7faadb15094e3"
 
 
 def counts(demonstrations, task=TASK):
