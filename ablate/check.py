@@ -23,9 +23,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ablate import contract
+from ablate.command import exit_code
 from ablate.compose import compose
 from ablate.contract import Finding
-from ablate.schema import nearest, one_line
+from ablate.schema import nearest
 from ablate.strategy import AXES
 from ablate.types import Group, UserError
 from ablate.watched import Bench, Crash, Setup
@@ -51,14 +52,7 @@ Groups and keys: python -m ablate --help
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        print(f"ablate: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ablate: interrupted", file=sys.stderr)
-        return 130
+    return exit_code(_main, argv)
 
 
 def _main(argv: list[str]) -> int:

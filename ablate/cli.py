@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from ablate import __doc__ as purpose
 from ablate import __version__
+from ablate.command import exit_code
 from ablate.compose import Plan, conf_dir, default_choices, enter_working_directory, explain, groups, plan
 from ablate.config import Config, validate
 from ablate.schema import nearest, one_line
@@ -78,14 +79,7 @@ python -m ablate.check strategy=my_idea holds it against its contract.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        print(f"ablate: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ablate: interrupted", file=sys.stderr)
-        return 130
+    return exit_code(_main, argv)
 
 
 def _main(argv: list[str]) -> int:

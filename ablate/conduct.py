@@ -112,7 +112,7 @@ class Conductor(TrainerCallback):
         ledger.pause_clock()
         self.seconds["train"] += time.monotonic() - self._step_started
         self.batch_share = max(self.batch_share, (ledger.spent - self._spent_before) / ledger.budget)
-        if ledger.spent == self._spent_before:
+        if not ledger.spent and ledger.totals()["flops"]:  # work was done, none of it in the budget's unit
             raise UserError(
                 f"budget.{ledger.unit}={ledger.budget:g} can never be spent: a batch of this strategy takes "
                 "none of it; nearest: budget.flops"

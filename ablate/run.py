@@ -59,7 +59,7 @@ def run(config: Config) -> Path:
 
 def _check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> None:
     """Refuse a budget that one batch can exceed, and name the smallest that works."""
-    knob = next((k for k in ("n", "simulations") if hasattr(strategy.source, k)), "n")
+    knob = getattr(strategy.source, "size", "n")  # the setting that says how many answers a problem takes
     answers = getattr(strategy.source, knob, 1)
     rows, cap = config.learner.problems * answers, config.sampling.cap
     if config.budget.tokens is not None:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from ablate.ledger import BUDGETED
 from ablate.record import read_jsonl
 from ablate.strategy import AXES
+from ablate.text import table
 
 if TYPE_CHECKING:
     from ablate.config import Config
@@ -80,23 +81,23 @@ def to_text(summary: dict[str, Any]) -> str:
         f"at most {summary['cap']} tokens; ± is a 95 % interval over problems.",
         "",
     ]
-    table = [["", "before", "after"]]
-    table.append(
+    figures = [["", "before", "after"]]
+    figures.append(
         ["pass@1", *(f"{100 * e['pass@1']:.1f} % ± {196 * e['pass@1_se']:.1f}" for e in (before, after))]
     )
     for name in before:
         if name.startswith(("pass@", "majority@")) and name not in ("pass@1", "pass@1_se") and name in after:
             label = name.replace("_cap", ", cap ").replace("_", ", ")
-            table.append([label, f"{100 * before[name]:.1f} %", f"{100 * after[name]:.1f} %"])
-    table.append(["length (tokens)", f"{before['length']:.1f}", f"{after['length']:.1f}"])
-    table.append(["truncated", f"{100 * before['truncated']:.1f} %", f"{100 * after['truncated']:.1f} %"])
+            figures.append([label, f"{100 * before[name]:.1f} %", f"{100 * after[name]:.1f} %"])
+    figures.append(["length (tokens)", f"{before['length']:.1f}", f"{after['length']:.1f}"])
+    figures.append(["truncated", f"{100 * before['truncated']:.1f} %", f"{100 * after['truncated']:.1f} %"])
     for name in before:
         if name.startswith("behaviour/"):
             label = name.removeprefix("behaviour/").replace("_", " ") + " per answer"
-            table.append([label, f"{before[name]:.2f}", f"{after[name]:.2f}"])
+            figures.append([label, f"{before[name]:.2f}", f"{after[name]:.2f}"])
     label = "KL to the start (nats per answer)"
-    table.append([label, f"{before['kl_per_answer']:.2f}", f"{after['kl_per_answer']:.2f}"])
-    lines += _table(table)
+    figures.append([label, f"{before['kl_per_answer']:.2f}", f"{after['kl_per_answer']:.2f}"])
+    lines += table(figures[0], figures[1:])
     total = sum(account["flops"] for purpose, account in summary["compute"].items() if purpose in BUDGETED)
     compute = [["compute", "FLOPs", "logical FLOPs", "tokens", "share of budgeted"]]
     for purpose, account in summary["compute"].items():
@@ -114,7 +115,7 @@ def to_text(summary: dict[str, Any]) -> str:
         end = f"to {alarm['cleared']}" if alarm["cleared"] else "on"
         lines += ["", f"Alarm ({alarm['kind']}) from step {alarm['step']} {end}: {alarm['text']}."]
     budget, seconds = summary["budget"], summary["seconds"]
-    lines += ["", *_table(compute), ""]
+    lines += ["", *table(compute[0], compute[1:]), ""]
     lines.append(
         f"Budget: {budget['spent']:.4g} of {budget['declared']:.4g} {budget['unit']} "
         f"({100 * (budget['spent'] / budget['declared'] - 1):+.2f} %) in {summary['steps']} steps."
@@ -126,15 +127,3 @@ def to_text(summary: dict[str, Any]) -> str:
         + (f", {seconds['mlflow']:.2f} s of MLflow's own work beside it." if "mlflow" in seconds else ".")
     )
     return "\n".join(lines) + "\n"
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    """A Markdown table with columns of equal width: the first left-aligned, the others right-aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-
-    def line(row: list[str]) -> str:
-        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        return "| " + " | ".join(cells) + " |"
-
-    rule = "|" + "|".join([f":{'-' * (widths[0] + 1)}", *(f"{'-' * (w + 1)}:" for w in widths[1:])]) + "|"
-    return [line(rows[0]), rule, *(line(row) for row in rows[1:])]

@@ -45,6 +45,8 @@ class Tree:
     select: Literal["puct", "uniform"] = "puct"
     value_head: ValueHead = field(default_factory=ValueHead)
 
+    size = "simulations"  # what the cost of a batch grows with: the name of a setting
+
     def __post_init__(self) -> None:
         for name, least in (("simulations", 2), ("parallel", 1), ("width", 2), ("min_visits", 1)):
             if getattr(self, name) < least:

@@ -21,6 +21,8 @@ LAYERS = [
         "machine",
         "runtime",
         "schema",
+        "command",
+        "text",
         "checkpoint",
         "models.flops",
         "__init__",

@@ -136,6 +136,11 @@ def test_a_strategy_that_never_spends_the_budget_is_stopped(cache, tmp_path):
     assert set(summary["compute"]) == {"update", "warm_start", "evaluate"}
 
 
+def test_a_batch_that_is_trained_on_twice_spends_its_tokens_once(cache, tmp_path):
+    _, summary = trained(cache, tmp_path, "learner.iterations=2", "budget.tokens=3e3")
+    assert summary["finished"] and summary["steps"] > 2
+
+
 PLACEBOS = {
     "process_shuffled": ("process_rewards", {"credit.shuffle"}),
     "mcts_uniform": ("mcts", {"source.select"}),

@@ -116,7 +116,7 @@ def test_a_batch_is_used_as_often_as_configured(tmp_path):
 def test_imitation_is_a_likelihood_term_of_its_own_scale(tmp_path):
     """Without advantages, the gradient is that of -teach x log-likelihood; no RMS touches it."""
     groups = without_signal(make_groups(teach=0.7, off_policy=0.0))
-    (tokens,) = {sum(sum(row.mask) for row in rows_of(groups))}
+    tokens = sum(sum(row.mask) for row in rows_of(groups))
     model = mild_policy().model.double()
     loss = torch.zeros((), dtype=torch.float64)
     for row in rows_of(groups):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.ledger import PrefixIndex
 from ablate.models.policy import Policy
-from ablate.models.value_models import _batches
+from ablate.models.value_models import batches
 from ablate.types import UserError, Verdict
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class LanguageJudge:
         was_training = model.training
         model.eval()
         with torch.inference_mode():
-            for batch in _batches(tokens):
+            for batch in batches(tokens):
                 logits = self._forward([tokens[k] for k in batch])
                 for k, row in zip(batch, logits, strict=True):
                     i, tail = rows[k]

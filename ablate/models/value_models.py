@@ -24,7 +24,7 @@ def _tokens(prefix: Trajectory) -> tuple[int, ...]:
     return prefix.problem.tokens + prefix.completion
 
 
-def _batches(rows: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+def batches(rows: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
     """Indices of rows by length, so that rows x longest stays within BATCH_TOKENS."""
     batch: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
@@ -77,7 +77,7 @@ class HeadModel:
         was_training = backbone.training
         backbone.eval()
         with torch.no_grad():
-            for batch in _batches(fresh):
+            for batch in batches(fresh):
                 chosen = [fresh[i] for i in batch]
                 states = backbone(
                     input_ids=_padded(chosen, self._policy.eos, self._policy.device), use_cache=False
@@ -170,7 +170,7 @@ class StepModel:
         logits: list[Any] = [None] * len(whole)
         self._model.eval()
         with torch.no_grad():
-            for batch in _batches(whole):
+            for batch in batches(whole):
                 ids = _padded([whole[i] for i in batch], self._policy.eos, self._policy.device)
                 out = self._model(input_ids=ids, use_cache=False).logits.squeeze(-1).float().sigmoid()
                 for i, row in zip(batch, out, strict=True):

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ablate.command import exit_code
 from ablate.record import atomic_write, read_json, write_json
-from ablate.schema import one_line, unknown_key
+from ablate.schema import unknown_key
 from ablate.types import UserError
 
 HELP = """\
@@ -34,14 +35,7 @@ KEYS = ("margin", "seeds", "control")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        print(f"ablate: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ablate: interrupted", file=sys.stderr)
-        return 130
+    return exit_code(_main, argv)
 
 
 def _main(argv: list[str]) -> int:

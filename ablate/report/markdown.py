@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ablate.report.content import Claim, Effect, Report, Worth
+from ablate.text import table
 
 ACCOUNTS = {"flops": "FLOPs", "logical_flops": "logical FLOPs", "updates": "updates"}
 UNITS = {"flops": "FLOPs", "tokens": "generated tokens", "seconds": "seconds"}
@@ -137,10 +138,10 @@ def _arms(report: Report) -> list[str]:
             arm.name,
             arm.role,
             str(len(arm.seeds)),
-            f"{_percent(arm.before)} -> {_percent(arm.after)}",
+            f"{percent(arm.before)} -> {percent(arm.after)}",
             _against(arm.against_base),
             f"{arm.length[0]:.0f} -> {arm.length[1]:.0f}",
-            f"{_percent(arm.truncated[0])} -> {_percent(arm.truncated[1])}",
+            f"{percent(arm.truncated[0])} -> {percent(arm.truncated[1])}",
             f"{arm.updates:,.0f}",
             f"{arm.tokens:,.0f}",
             f"{arm.logical:.2f}",
@@ -286,23 +287,8 @@ def _provenance(report: Report) -> list[str]:
     return [*lines, "", "```bash", *report.provenance.get("command", {}), "```"]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table with columns of equal width: the first left-aligned, the others right-aligned."""
-    cells = [list(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = [
-        "| "
-        + " | ".join(
-            [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        )
-        + " |"
-        for row in cells
-    ]
-    rule = "|" + "|".join([f":{'-' * (widths[0] + 1)}", *(f"{'-' * (w + 1)}:" for w in widths[1:])]) + "|"
-    return [lines[0], rule, *lines[1:]]
-
-
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A share in percent, without the sign."""
     return "?" if value is None else f"{100 * value:.1f}"
 
 

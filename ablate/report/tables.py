@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.report.content import Arm, Claim, Effect, Report
-from ablate.report.markdown import ACCOUNTS, UNITS, multiple, points, with_interval
+from ablate.report.markdown import ACCOUNTS, UNITS, multiple, percent, points, with_interval
 
 NOTHING = "–"
 AXES = ("source", "recovery", "credit")
@@ -363,8 +363,3 @@ def _milestones(report: Report) -> Table:
         "each run",
     )
     return Table("milestones", "Accuracy at every milestone", head, tuple(rows))
-
-
-def percent(value: float | None) -> str:
-    """A share in percent, without the sign."""
-    return "?" if value is None else f"{100 * value:.1f}"

@@ -1,11 +1,12 @@
 """What happens to failures: who is continued, from where, and what counts for whom."""
 
 import pytest
-from paper import END, MARKER, PaperLab, answer
+from paper import END, MARKER, PaperLab, answer, problem
 
 from ablate.rows import rows_of
+from ablate.scorers.monte_carlo import MonteCarlo
 from ablate.strategy import verified
-from ablate.types import Step, UserError
+from ablate.types import Step, Trajectory, UserError
 from strategies.guess_check import Outcome
 from strategies.learn_to_correct import Correct, first_wrong
 
@@ -62,7 +63,7 @@ def test_the_marker_is_taught_where_a_continuation_succeeds(lab):
 
 def test_the_end_token_gives_way_wherever_it_stands(lab):
     first, last = Step((0, 0), (-0.7, -0.7)), Step((1, END), (-0.7, -0.7))
-    wrong = lab.verify([answer(lab, 0, 0, 1).then().__class__(answer(lab, 0).problem, (first, last))])[0]
+    wrong = lab.verify([Trajectory(problem(), (first, last))])[0]
     (new,) = Correct()([[wrong]], lab)[1:]
     assert new[0].completion[:4] == (0, 0, 1, MARKER)
 
@@ -72,10 +73,8 @@ def test_the_cut_is_after_the_first_wrong_step(lab):
     assert first_wrong([0.5, 0.4, 0.1]) == 1  # never at 0: the last step
     (new,) = Correct(cut="oracle")([[answer(lab, 1, 0, 1)]], lab)[1:]
     assert new[0].completion[:3] == (1, 0, MARKER)  # after 1 0 nothing can win
-    rollouts = {"rollouts": 64}
-    (new,) = Correct(cut="monte_carlo", monte_carlo=Correct().monte_carlo.__class__(**rollouts))(
-        [[answer(lab, 1, 0, 1)]], lab
-    )[1:]
+    located = Correct(cut="monte_carlo", monte_carlo=MonteCarlo(rollouts=64))
+    (new,) = located([[answer(lab, 1, 0, 1)]], lab)[1:]
     assert new[0].completion[:3] == (1, 0, MARKER)
     assert lab.asked["label"] > 0
 

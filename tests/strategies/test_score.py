@@ -72,13 +72,11 @@ def test_advantages_are_the_papers_returns_less_their_mean(lab, turns, stage):
 def test_what_the_turns_achieve_is_reported(lab, turns):
     _, groups = turns
     Turns()(groups, lab)
-    pairs = [outcomes(t) for t in groups[0]]
     shown = {name: lab.logged[f"score/{name}"] for name in ("turn_1", "turn_2", "difference")}
     assert shown["turn_1"] == pytest.approx(1 / 3)
     assert shown["difference"] == pytest.approx(shown["turn_2"] - shown["turn_1"])
     moved = lab.logged["score/incorrect_to_correct"] - lab.logged["score/correct_to_incorrect"]
     assert moved == pytest.approx(shown["difference"])
-    assert any(r1 != r2 for r1, r2 in pairs) or moved == 0.0
 
 
 def test_shares_and_weights_have_limits():

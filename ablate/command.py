@@ -1,0 +1,21 @@
+"""What the commands have in common: exit codes, and one line for a user's mistake."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from ablate.schema import one_line
+from ablate.types import UserError
+
+
+def exit_code(work: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
+    """Do a command line's work (None: this process's); 2 after a mistake of the user's, 130 after Ctrl-C."""
+    try:
+        return work(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"ablate: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ablate: interrupted", file=sys.stderr)
+        return 130
