@@ -7,6 +7,7 @@ pieces, writes what they give to `shared` memory, and leaves without running any
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import gc
 import mmap
 import os
@@ -54,13 +55,21 @@ def spread(work: Callable[[int], None], pieces: int, workers: int) -> None:
         for piece in range(pieces):
             work(piece)
         return
-    # a file's offset is common to all copies and moves with every read: the next piece is nobody's twice
+    # a file's offset is common to all copies and moves with every read. A memfd's is read and moved in two
+    # moves, so a lock stands around them; it ends with the process that holds it
     queue = os.memfd_create("pieces")
     os.write(queue, np.arange(pieces, dtype=NUMBER).tobytes())
     os.lseek(queue, 0, os.SEEK_SET)
 
+    def next_piece() -> bytes:
+        fcntl.lockf(queue, fcntl.LOCK_EX)
+        try:
+            return os.read(queue, NUMBER.itemsize)
+        finally:
+            fcntl.lockf(queue, fcntl.LOCK_UN)
+
     def take() -> None:
-        while number := os.read(queue, NUMBER.itemsize):
+        while number := next_piece():
             work(int.from_bytes(number, sys.byteorder))
 
     copies: dict[int, int] = {}  # process -> where its traceback can be read
