@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def _load(folder: Path):
 
 
 def encode_demonstrations(policy: Any, pairs: Sequence[tuple[Any, str]], length: int) -> list[dict[str, Any]]:
-    """Rows for `PaddedBatch`: tokens of prompt, completion and end token; longer than `length` are left out.
+    """Rows for `PackedBatch`: tokens of prompt, completion and end token; longer than `length` are left out.
 
     The end token follows every demonstration. Prompts are not learned.
     """
@@ -157,24 +158,65 @@ def encode_demonstrations(policy: Any, pairs: Sequence[tuple[Any, str]], length:
     return rows
 
 
-class PaddedBatch:
-    """The lean collator: right padding, which needs no attention mask under causal attention."""
+class PackedBatch:
+    """The lean collator: demonstrations end to end, in as few rows as hold them, blind to one another.
+
+    Their lengths differ so much that padding would be more than half of what the model reads.
+    """
 
     def __init__(self, pad: int) -> None:
         self.pad = pad
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """input_ids and labels, (rows, longest)."""
+        """input_ids, labels and position_ids, (packs, longest), and a mask, (packs, 1, longest, longest)."""
         import torch
 
-        width = max(len(row["input_ids"]) for row in rows)
-        ids = torch.full((len(rows), width), self.pad)
-        labels = torch.full((len(rows), width), IGNORE)
-        for i, row in enumerate(rows):
-            tokens = torch.tensor(row["input_ids"])
-            ids[i, : len(tokens)] = tokens
-            labels[i, row["prompt"] : len(tokens)] = tokens[row["prompt"] :]
-        return {"input_ids": ids, "labels": labels}
+        packs = packed([len(row["input_ids"]) for row in rows])
+        shape = (len(packs), max(len(row["input_ids"]) for row in rows))
+        ids, labels = torch.full(shape, self.pad), torch.full(shape, IGNORE)
+        positions, owner = torch.zeros(shape, dtype=torch.long), torch.full(shape, -1)
+        for i, pack in enumerate(packs):
+            at = 0
+            for number in pack:
+                row = rows[number]
+                tokens = torch.tensor(row["input_ids"])
+                here = slice(at, at + len(tokens))
+                ids[i, here], positions[i, here], owner[i, here] = tokens, torch.arange(len(tokens)), number
+                labels[i, at + row["prompt"] : here.stop] = tokens[row["prompt"] :]
+                at = here.stop
+        mask = (owner[:, None, :, None] == owner[:, None, None, :]).tril()
+        return {"input_ids": ids, "labels": labels, "position_ids": positions, "attention_mask": mask}
+
+
+def packed(lengths: Sequence[int]) -> list[list[int]]:
+    """Numbers of the items in each pack, no pack longer than the longest item: first fit, longest first."""
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fits = next((p for p, left in enumerate(room) if left >= lengths[i]), None)
+        if fits is None:
+            fits = len(packs)
+            packs.append([])
+            room.append(max(lengths))
+        packs[fits].append(i)
+        room[fits] -= lengths[i]
+    return packs
+
+
+def demonstration_lengths(labels: Any) -> list[int]:
+    """Lengths in tokens, prompts included, of the demonstrations in packed labels, (packs, longest).
+
+    The end token is learned, and a prompt has at least one token that is not: the last label of each run ends
+    a demonstration.
+    """
+    learned = labels != IGNORE
+    ends = learned.clone()
+    ends[:, :-1] &= ~learned[:, 1:]
+    out = []
+    for row in ends:
+        at = [0, *(row.nonzero().squeeze(1) + 1).tolist()]
+        out += [end - begin for begin, end in pairwise(at)]
+    return out
 
 
 def supervised_loss(constant: float):
@@ -235,7 +277,7 @@ def make_trainer(
             use_cpu=policy.device.type == "cpu",
         ),
         train_dataset=rows,
-        data_collator=PaddedBatch(policy.tokenizer.pad_token_id),
+        data_collator=PackedBatch(policy.tokenizer.pad_token_id),
         compute_loss_func=supervised_loss(spec.batch * mean_learned),
         optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, decay)),
         callbacks=list(callbacks),
@@ -274,8 +316,7 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
     loss = trainer.compute_loss_func
 
     def metered(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        for row in (labels != IGNORE).int():
-            length = int(row.nonzero()[-1]) + 1  # the end token is learned, so the last label ends the row
+        for length in demonstration_lengths(labels):
             ledger.charge_training("warm_start", policy.cost, length, length)
         return loss(outputs, labels, num_items_in_batch)
 

@@ -26,7 +26,7 @@ from transformers import TrainerCallback
 
 from ablate.models.policy import Policy
 from ablate.models.tiny import TinyModel, build_model, build_tokenizer
-from ablate.models.warm_start import PaddedBatch, encode_demonstrations, make_trainer, supervised_loss
+from ablate.models.warm_start import PackedBatch, encode_demonstrations, make_trainer, supervised_loss
 from ablate.runtime import quiet_libraries
 from ablate.tasks.countdown import Countdown
 
@@ -59,13 +59,14 @@ def plain(policy: Policy, rows: list[dict[str, Any]], spec: Any, seed: int) -> l
         model.parameters(), lr=spec.lr, betas=(0.9, 0.95), weight_decay=0.0, foreach=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 100))
-    collate = PaddedBatch(policy.tokenizer.pad_token_id)
+    collate = PackedBatch(policy.tokenizer.pad_token_id)
     learned = sum(len(row["input_ids"]) - row["prompt"] for row in rows) / len(rows)
     loss_of = supervised_loss(spec.batch * learned)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     for step in range(spec.steps):
         batch = collate([rows[i] for i in order[step * spec.batch : (step + 1) * spec.batch]])
-        loss = loss_of(model(input_ids=batch["input_ids"]), batch["labels"])
+        labels = batch.pop("labels")
+        loss = loss_of(model(**batch), labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

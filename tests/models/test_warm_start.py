@@ -8,18 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import tiny_policy
 from torch.nn.functional import log_softmax
 
 from ablate.models import warm_start
 from ablate.models.tiny import TinyModel
 from ablate.models.warm_start import (
-    IGNORE,
-    PaddedBatch,
+    PackedBatch,
     WarmStart,
     cache_key,
+    demonstration_lengths,
     encode_demonstrations,
     load_or_make,
+    packed,
     supervised_loss,
 )
 from ablate.tasks.chain import Chain
@@ -43,35 +46,51 @@ def test_every_demonstration_gets_one_end_token_and_prompts_are_not_learned():
         prompt = policy.prompt(problem.prompt)
         assert tuple(row["input_ids"]) == (*prompt, *policy.encode(text), policy.eos)
         assert row["input_ids"].count(policy.eos) == 1 and row["prompt"] == len(prompt)
-    batch = PaddedBatch(policy.tokenizer.pad_token_id)(rows)
-    assert batch["input_ids"].shape == batch["labels"].shape == (40, max(len(r["input_ids"]) for r in rows))
-    for row, ids, labels in zip(rows, batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
-        length = len(row["input_ids"])
-        assert ids == row["input_ids"] + [policy.tokenizer.pad_token_id] * (len(ids) - length)
-        learned = row["input_ids"][row["prompt"] :]
-        assert labels == [IGNORE] * row["prompt"] + learned + [IGNORE] * (len(ids) - length)
     longest = max(len(row["input_ids"]) for row in rows)
     assert max(len(r["input_ids"]) for r in encode_demonstrations(policy, pairs, longest - 1)) < longest
 
 
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40))
+def test_packs_hold_everything_once_and_none_is_longer_than_the_longest(lengths):
+    packs = packed(lengths)
+    assert sorted(i for pack in packs for i in pack) == list(range(len(lengths)))
+    sums = sorted(sum(lengths[i] for i in pack) for pack in packs)
+    assert sums[-1] <= max(lengths)
+    assert len(sums) < 2 or sums[0] + sums[1] > max(lengths)  # no two of them would have fitted into one
+
+
 def test_the_loss_is_a_sum_over_learned_tokens_whatever_the_batch():
+    """Packed, loss, gradient and the lengths that are charged are those of each demonstration alone."""
     policy = tiny_policy(vocabulary=TASK.vocabulary())
-    rows = encode_demonstrations(policy, list(TASK.demonstrations(0, 6)), length=128)
-    loss = supervised_loss(10.0)
+    rows = encode_demonstrations(policy, list(TASK.demonstrations(0, 12)), length=128)
+    loss, collate = supervised_loss(10.0), PackedBatch(policy.tokenizer.pad_token_id)
 
     def total(batches):
-        with torch.no_grad():
-            return sum(loss(policy.model(input_ids=b["input_ids"]), b["labels"]).item() for b in batches)
+        policy.model.zero_grad()
+        sums = 0.0
+        for batch in map(collate, batches):
+            labels = batch.pop("labels")
+            one = loss(policy.model(**batch), labels)
+            one.backward()
+            sums += one.item()
+        return sums, torch.cat([p.grad.flatten() for p in policy.model.parameters()])
 
-    collate = PaddedBatch(policy.tokenizer.pad_token_id)
+    policy.model.zero_grad()
     expected = 0.0
-    for row in rows:  # unpadded, token by token
+    for row in rows:  # alone, token by token
         ids = torch.tensor(row["input_ids"])
-        with torch.no_grad():
-            logps = log_softmax(policy.model(ids[None]).logits[0], dim=-1)
-        expected -= sum(logps[i - 1, ids[i]].item() for i in range(row["prompt"], len(ids))) / 10.0
-    assert total([collate(rows)]) == pytest.approx(expected, rel=1e-5)
-    assert total([collate(rows[:1]), collate(rows[1:])]) == pytest.approx(expected, rel=1e-5)
+        logps = log_softmax(policy.model(ids[None]).logits[0], dim=-1)
+        one = -sum(logps[i - 1, ids[i]] for i in range(row["prompt"], len(ids))) / 10.0
+        one.backward()
+        expected += one.item()
+    gradient = torch.cat([p.grad.flatten() for p in policy.model.parameters()])
+    whole = collate(rows)
+    assert len(whole["input_ids"]) < len(rows) and whole["labels"].shape == whole["input_ids"].shape
+    assert sorted(demonstration_lengths(whole["labels"])) == sorted(len(row["input_ids"]) for row in rows)
+    for batches in ([rows], [rows[:1], rows[1:]]):
+        value, grad = total(batches)
+        assert value == pytest.approx(expected, rel=1e-5)
+        assert (grad - gradient).abs().max() < 1e-5 * gradient.abs().max()
 
 
 # -- the cache's key ----------------------------------------------------------------------------------------
