@@ -108,6 +108,16 @@ class TrackingConfig:
     every_seconds: float = limited(10.0, above=0)
 
 
+@dataclass
+class TuningConfig:
+    """What finding a strategy's settings cost, on an account of its own; set by a file of conf/tuned/."""
+
+    seeds: list[int] = field(default_factory=list)  # that no comparison may use
+    flops: float = limited(0.0, at_least=0)
+    logical_flops: float = limited(0.0, at_least=0)
+    tokens: int = limited(0, at_least=0)
+
+
 def _cache() -> str:
     return os.environ.get("ABLATE_CACHE") or str(Path("~/.cache/ablate").expanduser())
 
@@ -135,6 +145,7 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     seed: int = limited(0, at_least=0)  # warm start and problem stream
     sampling_seed: int | None = limited(None, at_least=0)  # None: seed
     threads: int | None = limited(1, at_least=1)  # null: all cores; the tiny model is faster on 1
@@ -144,27 +155,53 @@ class Config:
     progress: bool = True
 
 
-# These say where and how a run is recorded, not what it computes.
-_NOT_THE_RESULT = (
-    *("tracking", "paths", "progress", "resume", "fresh", "checkpoint", "name", "threads"),
+# These say where and how a run is recorded, or what came before it, not what it computes.
+NOT_THE_RESULT = (
+    *("tracking", "paths", "tuning", "progress", "resume", "fresh", "checkpoint", "name", "threads"),
     "evaluate.workers",
 )
+# A value of these may be one per strategy: {guess_check: 6e-4, mcts: 3e-4}
+BY_STRATEGY = ("learner", "tuning")
 
 
 def validate(cfg: Any) -> Config:
     """The complete, checked, read-only form of what Hydra composed: a DictConfig that reads like `Config`.
 
-    Every component is made once, so that its own checks speak too. Raises UserError.
+    Every component is made once, so that its own checks speak too. Of values by strategy the run's own is
+    taken. Raises UserError.
     """
     try:
         given = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    values = read(Config, cast(Mapping[str, Any], given), "")
+    values = read(Config, _of_strategy(cast(dict[str, Any], given)), "")
     _check(values)
     typed = OmegaConf.merge(OmegaConf.structured(Config), values)
     OmegaConf.set_readonly(typed, True)
     return cast(Config, typed)
+
+
+def _of_strategy(given: dict[str, Any]) -> dict[str, Any]:
+    """The same with the strategy's own value for each that is given by strategy."""
+    strategy = given.get("strategy")
+    name = strategy.get("name") if isinstance(strategy, Mapping) else None
+    for group in BY_STRATEGY:
+        values = given.get(group)
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if not isinstance(value, Mapping):
+                continue
+            if name in value:
+                chosen = {key: value[name]}
+            elif group == "tuning":  # nothing was spent on it
+                chosen = {}
+            else:
+                raise UserError(
+                    f"{group}.{key} has no value for strategy={name}, only for {', '.join(map(str, value))}: "
+                    f"tune it with them (python -m ablate.tune --help), or set {group}.{key}=..."
+                )
+            rest = {other: given[group][other] for other in given[group] if other != key}
+            given = {**given, group: {**rest, **chosen}}
+    return given
 
 
 def fingerprint(cfg: Config) -> str:
@@ -172,7 +209,7 @@ def fingerprint(cfg: Config) -> str:
     values = cast(dict[str, Any], OmegaConf.to_container(cast(Any, cfg), resolve=True))
     if values["sampling_seed"] is None:
         values["sampling_seed"] = values["seed"]
-    for key in _NOT_THE_RESULT:
+    for key in NOT_THE_RESULT:
         group, _, leaf = key.rpartition(".")
         del (values[group] if group else values)[leaf]
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
@@ -193,6 +230,11 @@ def _check(values: Mapping[str, Any]) -> None:
         raise UserError(f"{' and '.join(units)} are both set: a budget has one unit, set the other to null")
     if values["resume"] and values["fresh"]:
         raise UserError("resume=true and fresh=true exclude each other: set one")
+    if values["seed"] in values["tuning"]["seeds"]:
+        raise UserError(
+            f"seed={values['seed']} was used for tuning (tuning.seeds={values['tuning']['seeds']}): "
+            "a comparison takes others"
+        )
     for key, name in (("name", values["name"]), ("strategy.name", values["strategy"]["name"])):
         if not re.fullmatch(r"\w[\w.+-]*", name):
             fixed = re.sub(r"[^\w.+-]+", "-", name).strip(".+-") or "single"
