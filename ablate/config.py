@@ -75,6 +75,8 @@ class BudgetConfig:
     tokens: float | None = limited(None, above=0)  # generated in training
     seconds: float | None = limited(None, above=0)  # wall time of training
     milestones: int = limited(5, at_least=1)  # evaluations: at the budget, its half, its quarter, ...
+    # 4: four times as much, evaluated at the same milestones and two more. `validate` puts it into the above
+    times: int | None = limited(None, at_least=1)
 
 
 @dataclass
@@ -158,10 +160,11 @@ class Config:
 # These say where and how a run is recorded, or what came before it, not what it computes.
 NOT_THE_RESULT = (
     *("tracking", "paths", "tuning", "progress", "resume", "fresh", "checkpoint", "name", "threads"),
-    "evaluate.workers",
+    *("evaluate.workers", "budget.times"),
 )
 # A value of these may be one per strategy: {guess_check: 6e-4, mcts: 3e-4}
-BY_STRATEGY = ("learner", "tuning")
+UNITS = ("flops", "tokens", "seconds")  # of a budget
+BY_STRATEGY = ("learner", "budget", "tuning")
 
 
 def validate(cfg: Any) -> Config:
@@ -176,6 +179,7 @@ def validate(cfg: Any) -> Config:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     values = read(Config, _of_strategy(cast(dict[str, Any], given)), "")
     _check(values)
+    values["budget"] = _multiplied(values["budget"])
     typed = OmegaConf.merge(OmegaConf.structured(Config), values)
     OmegaConf.set_readonly(typed, True)
     return cast(Config, typed)
@@ -192,7 +196,7 @@ def _of_strategy(given: dict[str, Any]) -> dict[str, Any]:
                 continue
             if name in value:
                 chosen = {key: value[name]}
-            elif group == "tuning":  # nothing was spent on it
+            elif group != "learner":  # the default: no other budget, nothing spent on tuning
                 chosen = {}
             else:
                 raise UserError(
@@ -202,6 +206,16 @@ def _of_strategy(given: dict[str, Any]) -> dict[str, Any]:
             rest = {other: given[group][other] for other in given[group] if other != key}
             given = {**given, group: {**rest, **chosen}}
     return given
+
+
+def _multiplied(budget: dict[str, Any]) -> dict[str, Any]:
+    """The budget with `times` put into it: milestones lie a factor of two apart, so a doubling adds one."""
+    times = budget["times"] or 1
+    more = times.bit_length() - 1
+    if times != 2**more:
+        raise UserError(f"budget.times={times} is no power of two; nearest: {2**more} and {2 ** (more + 1)}")
+    longer = {unit: times * budget[unit] for unit in UNITS if budget[unit] is not None}
+    return {**budget, **longer, "milestones": budget["milestones"] + more, "times": None}
 
 
 def fingerprint(cfg: Config) -> str:
@@ -223,7 +237,7 @@ def run_folder(cfg: Config) -> Path:
 def _check(values: Mapping[str, Any]) -> None:
     """What no single field can know."""
     budget = values["budget"]
-    units = [f"budget.{unit}" for unit in ("flops", "tokens", "seconds") if budget[unit] is not None]
+    units = [f"budget.{unit}" for unit in UNITS if budget[unit] is not None]
     if not units:
         raise UserError("budget has no unit: set one of budget.flops, budget.tokens, budget.seconds")
     if len(units) > 1:

@@ -96,7 +96,7 @@ def test_the_best_mean_wins_and_a_comparison_uses_it(grid, capsys):
     spent = chosen["mcts"].tuning
     assert (spent.flops, spent.logical_flops, spent.tokens) == (6e9, 12e9, 6000)
     # a cell of the factorial is tuned under its arm's name
-    cell = ["experiment=factorial", "strategy/source=tree", "strategy/recovery=none", "tuned=mine"]
+    cell = ["strategy/source=tree", "strategy.name=tree+none+outcome", "tuned=mine"]
     assert compose(cell).learner.lr == 1.2e-3
     # where the learning rate comes from does not matter to the result
     alike = compose(["strategy=mcts", "learner.lr=1.2e-3"])
@@ -115,11 +115,6 @@ def test_a_strategy_that_was_not_tuned_and_a_tuning_seed_are_refused_before_a_sw
         plan(["seed=0,101", "tuned=mine"], multirun=True)
     with pytest.raises(UserError, match=r"unknown tuned mind; did you mean mine\?"):
         compose(["tuned=mind"])
-
-
-def test_without_any_tuned_file_a_choice_is_refused():
-    with pytest.raises(UserError, match="unknown tuned mine; choices: none"):
-        compose(["tuned=mine"])
 
 
 @pytest.mark.parametrize(
