@@ -90,7 +90,8 @@ def _main(argv: list[str]) -> int:
         print(f"ablate {__version__}")
     elif "--info" in options or "--hydra-help" in options or options.get("--cfg") in ("hydra", "all"):
         checked = plan(arguments)
-        shown = [part for option, value in options.items() for part in (option, value) if part]
+        asked = {option: value for option, value in options.items() if option != "--multirun"}
+        shown = [part for option, value in asked.items() for part in (option, value) if part]
         _hydra(print, [*shown, *checked.overrides])
     elif "--cfg" in options:
         if options["--cfg"] != "job":

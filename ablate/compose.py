@@ -215,6 +215,8 @@ def _rewrite(override: Override, known: dict[str, list[str]]) -> str:
     if key in known:
         if not isinstance(override.value(), str | list) and not override.is_sweep_override():
             raise UserError(f"{line} names no choice; {nearest('', known[key])}")
+        if not known[key] and isinstance(override.value(), str):  # Hydra would take the group for a key
+            raise UserError(f"unknown {key} {override.value()}; {nearest('', known[key])}")
         return line
     if "/" in key or override.package:
         raise UserError(f"unknown group {key}; {nearest(key, known)}")

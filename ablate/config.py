@@ -75,6 +75,8 @@ class BudgetConfig:
     tokens: float | None = limited(None, above=0)  # generated in training
     seconds: float | None = limited(None, above=0)  # wall time of training
     milestones: int = limited(5, at_least=1)  # evaluations: at the budget, its half, its quarter, ...
+    # 4: four times as much, evaluated at the same milestones and two more. `validate` puts it into the above
+    times: int | None = limited(None, at_least=1)
 
 
 @dataclass
@@ -108,6 +110,16 @@ class TrackingConfig:
     every_seconds: float = limited(10.0, above=0)
 
 
+@dataclass
+class TuningConfig:
+    """What finding a strategy's settings cost, on an account of its own; set by a file of conf/tuned/."""
+
+    seeds: list[int] = field(default_factory=list)  # that no comparison may use
+    flops: float = limited(0.0, at_least=0)
+    logical_flops: float = limited(0.0, at_least=0)
+    tokens: int = limited(0, at_least=0)
+
+
 def _cache() -> str:
     return os.environ.get("ABLATE_CACHE") or str(Path("~/.cache/ablate").expanduser())
 
@@ -135,6 +147,7 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     seed: int = limited(0, at_least=0)  # warm start and problem stream
     sampling_seed: int | None = limited(None, at_least=0)  # None: seed
     threads: int | None = limited(1, at_least=1)  # null: all cores; the tiny model is faster on 1
@@ -144,27 +157,65 @@ class Config:
     progress: bool = True
 
 
-# These say where and how a run is recorded, not what it computes.
-_NOT_THE_RESULT = (
-    *("tracking", "paths", "progress", "resume", "fresh", "checkpoint", "name", "threads"),
-    "evaluate.workers",
+# These say where and how a run is recorded, or what came before it, not what it computes.
+NOT_THE_RESULT = (
+    *("tracking", "paths", "tuning", "progress", "resume", "fresh", "checkpoint", "name", "threads"),
+    *("evaluate.workers", "budget.times"),
 )
+# A value of these may be one per strategy: {guess_check: 6e-4, mcts: 3e-4}
+UNITS = ("flops", "tokens", "seconds")  # of a budget
+BY_STRATEGY = ("learner", "budget", "tuning")
 
 
 def validate(cfg: Any) -> Config:
     """The complete, checked, read-only form of what Hydra composed: a DictConfig that reads like `Config`.
 
-    Every component is made once, so that its own checks speak too. Raises UserError.
+    Every component is made once, so that its own checks speak too. Of values by strategy the run's own is
+    taken. Raises UserError.
     """
     try:
         given = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    values = read(Config, cast(Mapping[str, Any], given), "")
+    values = read(Config, _of_strategy(cast(dict[str, Any], given)), "")
     _check(values)
+    values["budget"] = _multiplied(values["budget"])
     typed = OmegaConf.merge(OmegaConf.structured(Config), values)
     OmegaConf.set_readonly(typed, True)
     return cast(Config, typed)
+
+
+def _of_strategy(given: dict[str, Any]) -> dict[str, Any]:
+    """The same with the strategy's own value for each that is given by strategy."""
+    strategy = given.get("strategy")
+    name = strategy.get("name") if isinstance(strategy, Mapping) else None
+    for group in BY_STRATEGY:
+        values = given.get(group)
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if not isinstance(value, Mapping):
+                continue
+            if name in value:
+                chosen = {key: value[name]}
+            elif group != "learner":  # the default: no other budget, nothing spent on tuning
+                chosen = {}
+            else:
+                raise UserError(
+                    f"{group}.{key} has no value for strategy={name}, only for {', '.join(map(str, value))}: "
+                    f"tune it with them (python -m ablate.tune --help), or set {group}.{key}=..."
+                )
+            rest = {other: given[group][other] for other in given[group] if other != key}
+            given = {**given, group: {**rest, **chosen}}
+    return given
+
+
+def _multiplied(budget: dict[str, Any]) -> dict[str, Any]:
+    """The budget with `times` put into it: milestones lie a factor of two apart, so a doubling adds one."""
+    times = budget["times"] or 1
+    more = times.bit_length() - 1
+    if times != 2**more:
+        raise UserError(f"budget.times={times} is no power of two; nearest: {2**more} and {2 ** (more + 1)}")
+    longer = {unit: times * budget[unit] for unit in UNITS if budget[unit] is not None}
+    return {**budget, **longer, "milestones": budget["milestones"] + more, "times": None}
 
 
 def fingerprint(cfg: Config) -> str:
@@ -172,7 +223,7 @@ def fingerprint(cfg: Config) -> str:
     values = cast(dict[str, Any], OmegaConf.to_container(cast(Any, cfg), resolve=True))
     if values["sampling_seed"] is None:
         values["sampling_seed"] = values["seed"]
-    for key in _NOT_THE_RESULT:
+    for key in NOT_THE_RESULT:
         group, _, leaf = key.rpartition(".")
         del (values[group] if group else values)[leaf]
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
@@ -186,13 +237,18 @@ def run_folder(cfg: Config) -> Path:
 def _check(values: Mapping[str, Any]) -> None:
     """What no single field can know."""
     budget = values["budget"]
-    units = [f"budget.{unit}" for unit in ("flops", "tokens", "seconds") if budget[unit] is not None]
+    units = [f"budget.{unit}" for unit in UNITS if budget[unit] is not None]
     if not units:
         raise UserError("budget has no unit: set one of budget.flops, budget.tokens, budget.seconds")
     if len(units) > 1:
         raise UserError(f"{' and '.join(units)} are both set: a budget has one unit, set the other to null")
     if values["resume"] and values["fresh"]:
         raise UserError("resume=true and fresh=true exclude each other: set one")
+    if values["seed"] in values["tuning"]["seeds"]:
+        raise UserError(
+            f"seed={values['seed']} was used for tuning (tuning.seeds={values['tuning']['seeds']}): "
+            "a comparison takes others"
+        )
     for key, name in (("name", values["name"]), ("strategy.name", values["strategy"]["name"])):
         if not re.fullmatch(r"\w[\w.+-]*", name):
             fixed = re.sub(r"[^\w.+-]+", "-", name).strip(".+-") or "single"

@@ -25,7 +25,7 @@ def draw(folder: Path, title: str) -> list[Path]:
 
     during = [row["budget/flops"] for row in steps]
     accuracy.plot(during, _smooth([row["train/solved"] for row in steps]), color=GREY, lw=1, label="training")
-    errors = [1.96 * row["heldout/pass@1_se"] for row in evaluations]
+    errors = [1.96 * (row["heldout/pass@1_se"] or 0.0) for row in evaluations]
     values = [row["heldout/pass@1"] for row in evaluations]
     accuracy.errorbar(spent, values, errors, color=BLUE, marker="o", ms=4, capsize=2, label="held-out")
     _style(accuracy, "accuracy (± 95 %)", (0.0, 1.0))

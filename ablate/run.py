@@ -133,6 +133,8 @@ class _Run:
         unit, amount = next((u, a) for u in UNITS if (a := getattr(config.budget, u)) is not None)
         self.ledger = Ledger(unit, amount)
         self.ledger.accounts["warm_start"] = Account(**self.origin["account"])
+        spent = config.tuning
+        self.ledger.accounts["tuning"] = Account(spent.flops, spent.logical_flops, spent.tokens)
         engine.start(self.policy, self.ledger)
         from ablate.lab import Laboratory
         from ablate.progress import Bar

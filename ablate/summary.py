@@ -71,6 +71,11 @@ def _heldout(row: dict[str, Any]) -> dict[str, float]:
     return {key.removeprefix("heldout/"): value for key, value in row.items() if key.startswith("heldout/")}
 
 
+def _accuracy(figures: dict[str, Any]) -> str:
+    error = figures["pass@1_se"]  # None where a single cluster of problems leaves none
+    return f"{100 * figures['pass@1']:.1f} %" + ("" if error is None else f" ± {196 * error:.1f}")
+
+
 def to_text(summary: dict[str, Any]) -> str:
     """The summary as Markdown that reads well on a terminal."""
     before, after = summary["before"], summary["after"]
@@ -82,9 +87,7 @@ def to_text(summary: dict[str, Any]) -> str:
         "",
     ]
     figures = [["", "before", "after"]]
-    figures.append(
-        ["pass@1", *(f"{100 * e['pass@1']:.1f} % ± {196 * e['pass@1_se']:.1f}" for e in (before, after))]
-    )
+    figures.append(["pass@1", *(_accuracy(each) for each in (before, after))])
     for name in before:
         if name.startswith(("pass@", "majority@")) and name not in ("pass@1", "pass@1_se") and name in after:
             label = name.replace("_cap", ", cap ").replace("_", ", ")

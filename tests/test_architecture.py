@@ -23,6 +23,7 @@ LAYERS = [
         "schema",
         "command",
         "text",
+        "waiting",
         "checkpoint",
         "models.flops",
         "__init__",
@@ -50,6 +51,7 @@ LAYERS = [
         "report",
         "plan",
         "status",
+        "tune",
         "watched",
         "contract",
         "check",
@@ -201,7 +203,14 @@ def test_heavy_libraries_load_where_they_are_used():
 
 @pytest.mark.parametrize(
     "module",
-    ["ablate.config", "ablate.__main__", "ablate.check", "ablate.report.__main__", "strategies.guess_check"],
+    [
+        "ablate.config",
+        "ablate.__main__",
+        "ablate.check",
+        "ablate.report.__main__",
+        "ablate.tune",
+        "strategies.guess_check",
+    ],
 )
 def test_starting_up_loads_no_heavy_library(module):
     code = f"import sys, {module}; print(*sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ablate.compose import compose, plan
-from ablate.config import build
+from ablate.config import build, run_folder
 from ablate.types import UserError
 
 
@@ -168,3 +168,30 @@ def test_files_that_would_hide_each_other_are_refused(tmp_path, name, message):
     write(tmp_path / name, "")
     with pytest.raises(UserError, match=message):
         compose()
+
+
+def test_the_experiments_share_a_folder_and_its_runs():
+    """What suspects ran is finished for the factorial; nothing of controls and replicates is run twice."""
+    plans = {
+        name: plan([f"experiment={name}"], multirun=True)
+        for name in ("suspects", "factorial", "controls", "replicates")
+    }
+    strategies = {
+        name: dict(line.split("=", 1) for line in checked.overrides)["strategy"].split(",")
+        for name, checked in plans.items()
+    }
+    assert set(strategies["factorial"]) - set(strategies["suspects"]) == {"full_minus_correct"}
+    assert not set(strategies["controls"]) & set(strategies["factorial"])
+    base = {name: compose([f"experiment={name}"]) for name in plans}
+    assert {run_folder(base[name]) for name in ("suspects", "factorial", "controls")} == {
+        run_folder(base["suspects"])
+    }
+    assert base["suspects"].budget.flops == 4 * base["replicates"].budget.flops
+    assert base["replicates"].sampling_seed not in (None, 0, 1, 2)
+    others = [compose(["experiment=suspects", f"strategy={name}"]) for name in strategies["suspects"][1:]]
+    assert {each.budget.flops for each in others} == {base["replicates"].budget.flops}
+
+
+def test_a_group_without_any_choice_is_named():
+    with pytest.raises(UserError, match="unknown tuned mine; choices: none"):
+        compose(["tuned=mine"])

@@ -150,3 +150,32 @@ def test_the_fingerprint_changes_with_what_determines_the_result_and_with_nothin
 def test_the_run_folder_names_experiment_strategy_seed_and_fingerprint():
     cfg = compose(["name=grid", "seed=3"])
     assert config.run_folder(cfg) == Path("results/grid") / f"guess_check-s3-{config.fingerprint(cfg)}"
+
+
+def test_a_multiple_of_the_budget_adds_milestones_and_keeps_the_declared_ones():
+    from ablate.ledger import milestones
+
+    once, longer = (
+        compose(["budget.milestones=3"]).budget,
+        compose(["budget.milestones=3", "budget.times=4"]).budget,
+    )
+    assert (longer.flops, longer.milestones, longer.times) == (4 * once.flops, 5, None)
+    at = [share * longer.flops for share in milestones(longer.milestones)]
+    assert at[:3] == [share * once.flops for share in milestones(3)]
+    same = compose(["budget.milestones=5", f"budget.flops={4 * once.flops}"])
+    assert config.fingerprint(same) == config.fingerprint(compose(["budget.milestones=3", "budget.times=4"]))
+    with pytest.raises(UserError, match=r"budget.times=3 is no power of two; nearest: 2 and 4"):
+        compose(["budget.times=3"])
+
+
+def test_a_value_by_strategy_is_the_strategys_own():
+    lines = ["learner.lr={guess_check:1e-3,mcts:2e-3}", "budget.times={mcts:2}"]
+    base, mcts = (compose([*lines, f"strategy={name}"]) for name in ("guess_check", "mcts"))
+    assert (base.learner.lr, mcts.learner.lr) == (1e-3, 2e-3)
+    assert mcts.budget.flops == 2 * base.budget.flops == 6e12
+    with pytest.raises(
+        UserError, match=r"learner.lr has no value for strategy=full, only for guess_check, mcts"
+    ):
+        compose([*lines, "strategy=full"])
+    with pytest.raises(UserError, match=r"learner.lr=x is not a number"):
+        compose(["learner.lr={guess_check:x}"])

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.types import UserError
+from ablate.waiting import locked
 
 IGNORE = -100  # label of tokens that are not learned
 
@@ -86,8 +87,6 @@ def load_or_make(shape: Any, task: Any, seed: int, cache: Path, progress: bool):
 
     Side by side, runs wait for the one that makes it. A damaged entry is named and made again.
     """
-    from filelock import FileLock
-
     key = cache_key(shape, task, seed)
     folder = cache / "warm_start" / key
     try:
@@ -98,7 +97,7 @@ def load_or_make(shape: Any, task: Any, seed: int, cache: Path, progress: bool):
         raise UserError(
             f"paths.cache={cache} cannot be written ({error.strerror}): set ABLATE_CACHE"
         ) from None
-    with FileLock(f"{folder}.lock"):
+    with locked(Path(f"{folder}.lock"), f"the warm start of seed {seed}"):
         if folder.exists():
             damage = _damage(folder)
             if damage is None:
