@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from ablate.alarm import Alarm
 from ablate.checkpoint import prune
 from ablate.ledger import milestones
-from ablate.record import system_metrics
+from ablate.record import primary, system_metrics
 from ablate.types import UserError
 
 if TYPE_CHECKING:
@@ -185,15 +185,16 @@ class Conductor(TrainerCallback):
         cap = self._config.sampling.cap
         result = self._evaluate(cap * self._config.evaluate.long_cap_factor if ends else cap)
         self.seconds["evaluate"] += time.monotonic() - begun
-        self._heldout = result.metrics["pass@1"]
+        name = primary(result.metrics)
+        self._heldout = result.metrics[name]
         row = {f"heldout/{name}": value for name, value in result.metrics.items()}
         self._record.write_evaluation(
             step, result.columns, {"milestone": share, "problems": result.problems, **row, **self._budget()}
         )
         if self._bar is not None:
             spent = f"{self._ledger.spent:.2e} {self._ledger.unit}" if step else "before training"
-            accuracy, error = result.metrics["pass@1"], 1.96 * result.metrics["pass@1_se"]
-            text = f"pass@1 {accuracy:.3f} ± {error:.3f}, length {result.metrics['length']:.1f}  ({spent})"
+            accuracy, error = result.metrics[name], 1.96 * result.metrics[f"{name}_se"]
+            text = f"{name} {accuracy:.3f} ± {error:.3f}, length {result.metrics['length']:.1f}  ({spent})"
             self._bar.message(f"  held-out {text}")
 
     def _say_large(self) -> None:

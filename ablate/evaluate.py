@@ -1,7 +1,8 @@
 """Held-out evaluation: plain decoding from the policy, blind to the strategy.
 
 Every held-out problem is answered `samples` times. An answer counts at cap b if it ends within b tokens and
-is right, so one long decode gives the accuracy at every shorter cap.
+is right, so one long decode gives the accuracy at every shorter cap. Where the task can score answers that
+are right in part (`types.Task`), the score of what lies within the cap stands beside each verdict.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ablate.randomness import hash64
-from ablate.types import Problem, Task
+from ablate.types import Problem, Task, UserError
 
 if TYPE_CHECKING:
     from ablate.config import EvaluateConfig
     from ablate.models.policy import Policy
 
 
+STRATA = ("easy", "medium", "hard")
 KL_ANSWERS = 256  # judged against the start at a milestone: a fixed part of the samples
 
 
@@ -93,6 +95,12 @@ def evaluate(
         for p, text, ok in zip(owners, texts, ended & (length <= cap), strict=True)
     ]
     metrics = _metrics(columns, answers, k, cap, longest, list(counts[0]))
+    if hasattr(task, "score"):
+        columns["score"] = scores(task, owners, within)
+        metrics |= _score_metrics(columns, k)
+        for limit in sorted({cap // 2, longest} - {cap}):
+            cut = policy.decode([step.tokens[:limit] for step in steps])
+            metrics[f"score_cap{limit}"] = float(scores(task, owners, cut).mean())
     if reference is not None:
         chosen = [i * len(steps) // KL_ANSWERS for i in range(KL_ANSWERS)]
         rows = sorted(set(chosen))  # all of them, where there are fewer
@@ -104,6 +112,25 @@ def evaluate(
             config.temperature,
         )
     return Evaluation(columns, metrics, len(problems))
+
+
+def scores(task: Any, problems: list[Problem], texts: list[str]) -> np.ndarray:
+    """The task's own score of each answer. Raises UserError if one is no share."""
+    found = np.array([task.score(p, text) for p, text in zip(problems, texts, strict=True)], dtype=float)
+    if wrong := [value for value in found if not 0.0 <= value <= 1.0]:
+        raise UserError(f"task={task.name}: its score must lie in [0, 1], and gave {wrong[0]:g}")
+    return found
+
+
+def _score_metrics(columns: dict[str, Any], k: int) -> dict[str, float]:
+    score = columns["score"].reshape(-1, k)  # (problems, samples)
+    clusters = np.array(columns["cluster"]).reshape(-1, k)[:, 0]
+    strata = np.array(columns["stratum"]).reshape(-1, k)[:, 0]
+    metrics = {"score": float(score.mean()), "score_se": clustered_se(score.mean(1), clusters)}
+    for name in STRATA:
+        if (strata == name).any():
+            metrics[f"score_{name}"] = float(score[strata == name].mean())
+    return metrics
 
 
 def divergence(
@@ -140,7 +167,7 @@ def _metrics(
     if k > 1:
         majority = majority_right([answers[i : i + k] for i in range(0, len(answers), k)], solved)
         metrics[f"majority@{k}"] = float(majority.mean())
-    for name in ("easy", "medium", "hard"):
+    for name in STRATA:
         if (strata == name).any():
             metrics[f"pass@1_{name}"] = float(solved[strata == name].mean())
     for limit in sorted({cap // 2, longest} - {cap}):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ablate.record import read_jsonl
+from ablate.record import primary, read_jsonl
 
 INK, BLUE, GREY, ORANGE = "#1f2933", "#2563a8", "#9aa5b1", "#c2410c"
 WIDTH, HEIGHT = 10.0, 3.2  # inches
@@ -25,9 +25,11 @@ def draw(folder: Path, title: str) -> list[Path]:
 
     during = [row["budget/flops"] for row in steps]
     accuracy.plot(during, _smooth([row["train/solved"] for row in steps]), color=GREY, lw=1, label="training")
-    errors = [1.96 * (row["heldout/pass@1_se"] or 0.0) for row in evaluations]
-    values = [row["heldout/pass@1"] for row in evaluations]
-    accuracy.errorbar(spent, values, errors, color=BLUE, marker="o", ms=4, capsize=2, label="held-out")
+    name = f"heldout/{primary(evaluations[-1])}"
+    errors = [1.96 * (row[f"{name}_se"] or 0.0) for row in evaluations]
+    values = [row[name] for row in evaluations]
+    label = "held-out" if name.endswith("pass@1") else "held-out, in part"
+    accuracy.errorbar(spent, values, errors, color=BLUE, marker="o", ms=4, capsize=2, label=label)
     _style(accuracy, "accuracy (± 95 %)", (0.0, 1.0))
     accuracy.legend(frameon=False, fontsize=8, loc="upper left")
 

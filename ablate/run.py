@@ -275,6 +275,7 @@ class _Run:
             seconds,
             conductor.batch_share,
             conductor.alarm.events,
+            getattr(self.task, "metric", "score"),
         )
         text = to_text(summary)
         draw(self.record.folder, f"{summary['strategy']}, seed {summary['seed']}")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from ablate.ledger import BUDGETED
-from ablate.record import read_jsonl
+from ablate.record import primary, read_jsonl
 from ablate.strategy import AXES
 from ablate.text import table
 
 if TYPE_CHECKING:
     from ablate.config import Config
     from ablate.ledger import Ledger
+
+SCORER = "train/scorer/"  # before the names of a step scorer's figures in steps.jsonl
 
 
 def summarise(
@@ -25,11 +28,12 @@ def summarise(
     seconds: dict[str, float],
     batch_share: float,
     alarms: list[dict[str, Any]],
+    metric: str,
 ) -> dict[str, Any]:
     """All figures of a finished run, from its own record and its ledger.
 
     seconds: wall time in all, in training steps, in evaluation. batch_share: largest share of the budget that
-    one step took. alarms: of `Alarm.events`.
+    one step took. alarms: of `Alarm.events`. metric: the name of the task's own score.
     """
     evaluations = read_jsonl(folder / "evaluations.jsonl")
     return {
@@ -41,6 +45,7 @@ def summarise(
         "cap": config.sampling.cap,
         "problems": evaluations[-1]["problems"],
         "samples": config.evaluate.samples,
+        "metric": metric if primary(evaluations[-1]) == "score" else "pass@1",
         "steps": evaluations[-1]["step"],
         "budget": {
             "unit": ledger.unit,
@@ -55,6 +60,7 @@ def summarise(
         "before": _heldout(evaluations[0]),
         "after": _heldout(evaluations[-1]),
         "alarms": alarms,
+        "scorer": _scorer(folder),
         "milestones": [
             {
                 "share": row["milestone"],
@@ -67,13 +73,23 @@ def summarise(
     }
 
 
+def _scorer(folder: Path) -> dict[str, float]:
+    """What the record says of the step scorer: the mean over the batches that have a figure."""
+    found: dict[str, list[float]] = {}
+    for row in read_jsonl(folder / "steps.jsonl"):
+        for key, value in row.items():
+            if key.startswith(SCORER) and value is not None:
+                found.setdefault(key.removeprefix(SCORER), []).append(value)
+    return {name: fmean(values) for name, values in sorted(found.items())}
+
+
 def _heldout(row: dict[str, Any]) -> dict[str, float]:
     return {key.removeprefix("heldout/"): value for key, value in row.items() if key.startswith("heldout/")}
 
 
-def _accuracy(figures: dict[str, Any]) -> str:
-    error = figures["pass@1_se"]  # None where a single cluster of problems leaves none
-    return f"{100 * figures['pass@1']:.1f} %" + ("" if error is None else f" ± {196 * error:.1f}")
+def _accuracy(figures: dict[str, Any], name: str) -> str:
+    error = figures[f"{name}_se"]  # None where a single cluster of problems leaves none
+    return f"{100 * figures[name]:.1f} %" + ("" if error is None else f" ± {196 * error:.1f}")
 
 
 def to_text(summary: dict[str, Any]) -> str:
@@ -87,10 +103,14 @@ def to_text(summary: dict[str, Any]) -> str:
         "",
     ]
     figures = [["", "before", "after"]]
-    figures.append(["pass@1", *(_accuracy(each) for each in (before, after))])
-    for name in before:
-        if name.startswith(("pass@", "majority@")) and name not in ("pass@1", "pass@1_se") and name in after:
-            label = name.replace("_cap", ", cap ").replace("_", ", ")
+    labels = {"score": summary.get("metric", "score"), "pass@1": "pass@1"}
+    for name, label in labels.items():
+        if name in before:
+            figures.append([label, *(_accuracy(each, name) for each in (before, after))])
+    for name in sorted(before, key=lambda name: not name.startswith("score")):
+        of_accuracy = name.startswith(("score_", "pass@", "majority@")) and not name.endswith("_se")
+        if of_accuracy and name != "pass@1" and name in after:
+            label = name.replace("score", labels["score"]).replace("_cap", ", cap ").replace("_", ", ")
             figures.append([label, f"{100 * before[name]:.1f} %", f"{100 * after[name]:.1f} %"])
     figures.append(["length (tokens)", f"{before['length']:.1f}", f"{after['length']:.1f}"])
     figures.append(["truncated", f"{100 * before['truncated']:.1f} %", f"{100 * after['truncated']:.1f} %"])

@@ -211,7 +211,14 @@ Credit: TypeAlias = Callable[[list[Group], Lab], list[Group]]
 
 
 class Task(Protocol):
-    """Problems and the verifier that judges answers, in text. Splits: train, tuning, heldout."""
+    """Problems and the verifier that judges answers, in text. Splits: train, tuning, heldout.
+
+    A task whose answers can be right in part may also have `score(problem, completion) -> float`, the share
+    of an answer that is right (in [0, 1], 1 if it is solved; like `verify` it never raises), and
+    `metric: str`, the name of it. Evaluation then records the score of every answer as far as the cap lets it
+    come, ended or not, and the report compares arms by its mean instead of by the share of solved answers
+    (pass@1). Training never sees it.
+    """
 
     name: str
 

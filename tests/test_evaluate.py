@@ -22,7 +22,8 @@ from ablate.evaluate import (
 )
 from ablate.ledger import Ledger
 from ablate.randomness import hash64
-from ablate.types import Problem
+from ablate.record import primary
+from ablate.types import Problem, UserError
 
 # -- statistics ---------------------------------------------------------------------------------------------
 
@@ -131,11 +132,18 @@ class Checksum:
 CAP = 12
 
 
-def judged(policy, longest, config=None, ledger=None, seed=0, max_rows=1024, reference=None):
+class Partly(Checksum):
+    """Answers can be right in part."""
+
+    def score(self, problem, completion):
+        return 1.0 if self.verify(problem, completion) else (crc32(completion.encode()) % 5) / 5
+
+
+def judged(policy, longest, config=None, ledger=None, seed=0, max_rows=1024, reference=None, task=None):
     config = config or EvaluateConfig(samples=6)
     engine = HFEngine(max_rows)
     engine.start(policy, ledger or Ledger())
-    task = Checksum()
+    task = task or Checksum()
     problems = heldout_problems(task, config, seed)
     return evaluate(engine, policy, task, problems, config, CAP, longest, reference)
 
@@ -170,6 +178,31 @@ def test_one_decode_gives_every_shorter_cap(exact):
     assert half.metrics["pass@1"] == long.metrics[f"pass@1_cap{CAP // 2}"]
     truncated = short.columns["truncated"]
     assert 0.1 < truncated.mean() < 0.9 and long.columns["right"].sum() > long.columns["solved"].sum()
+
+
+def test_a_task_can_score_answers_that_are_right_in_part(exact):
+    plain, partly = judged(exact, 2 * CAP), judged(exact, 2 * CAP, task=Partly())
+    assert plain.metrics.items() <= partly.metrics.items() and "score" not in plain.columns
+    score, solved = partly.columns["score"], partly.columns["solved"]
+    assert (score[solved] == 1.0).all() and len(set(score[~solved])) > 2
+    names = partly.metrics.keys() - plain.metrics.keys()
+    caps = {f"score_cap{CAP // 2}", f"score_cap{2 * CAP}"}
+    assert names == {"score", "score_se", "score_easy", "score_medium", "score_hard", *caps}
+    assert partly.metrics["score"] == pytest.approx(score.mean()) and partly.metrics["score_se"] > 0
+    hard = partly.columns["stratum"] == np.array("hard")
+    assert partly.metrics["score_hard"] == pytest.approx(score[hard].mean())
+    # of the answer as far as the cap lets it come
+    assert judged(exact, CAP, task=Partly()).metrics["score"] == partly.metrics["score"]
+    assert (primary(plain.metrics), primary(partly.metrics)) == ("pass@1", "score")
+
+
+def test_a_score_is_a_share(policy):
+    class Wrong(Checksum):
+        def score(self, problem, completion):
+            return 1.5
+
+    with pytest.raises(UserError, match=r"task=checksum: its score must lie in \[0, 1\], and gave 1.5"):
+        judged(policy, CAP, task=Wrong())
 
 
 def test_figures_are_those_of_the_columns(exact):

@@ -36,5 +36,10 @@ def test_figures_show_what_the_record_holds(tmp_path):
     assert root.tag.endswith("svg")
     again, _ = draw(tmp_path, "an arm <b>, seed 0")
     assert again == svg and sorted(p.name for p in svg.parent.iterdir()) == ["curves.png", "curves.svg"]
+    before = svg.read_bytes()
+    partly = [row | {"heldout/score": 0.5, "heldout/score_se": 0.01} for row in evaluations]
+    (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in partly))
+    draw(tmp_path, "answers that are right in part")
+    assert svg.read_bytes() != before
     (tmp_path / "steps.jsonl").write_text("")  # a run whose budget ended before its first step was written
     draw(tmp_path, "no steps")

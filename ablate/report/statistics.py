@@ -14,12 +14,19 @@ cluster-robust errors):
 
 where C - E, the part of the problems alone, is cut at zero. The interval at confidence p is
 
-    effect +- sqrt(t(p, S-1)^2 A + t(p, K-1)^2 (C - E))
+    effect +- t(p, f) sqrt(A + C - E)        f = (a + c)^2 / (a^2 / (S-1) + c^2 / (K-1))
+                                             a = t(p, S-1)^2 A    c = t(p, K-1)^2 (C - E)
 
-Each part is widened by its own degrees of freedom, which covers at least as often as it says whatever the
-parts' sizes are (Banerjee 1960, Sankhya 22; exact where one part is all). Satterthwaite's degrees of freedom
-cover too seldom here: with few seeds they are overestimated just when A is underestimated (4 seeds, three
-suspects: 8 % false verdicts for 5; `calibration` shows what it is now).
+With a = A and c = C - E, f would be Satterthwaite's (1946, Biometrics 2), which is too large with few seeds
+just when A is underestimated: 4 seeds and three suspects gave 8 % false verdicts for 5. Each part weighed
+with the square of its own t, as in Banerjee's interval effect +- sqrt(a + c) (1960, Sankhya 22), f errs to
+the other side: its coverage, integrated over the chi-squares of both parts, is nowhere below p by more than
+.0005, whatever the parts' sizes, from 2 seeds and 30 clusters on (a test does the integral; `calibration`
+simulates). Banerjee's own never falls below p at all, and is about 4 % wider with 8 seeds.
+
+Where seeds are all that varies there is nothing to gain: the mean width is t(p, S-1) c4(S) / t(p, inf) that
+of a known variance, c4(S) = sqrt(2 / (S-1)) Gamma(S/2) / Gamma((S-1)/2), which with 8 seeds is 1.16 for one
+interval and 1.26 for each of three that hold together.
 
 The intervals of a family of m effects hold together with probability 95 %: each has p = .95^(1/m). That is
 Sidak's bound (1967), which needs no correlations: contrasts that share an arm are positively correlated and
@@ -130,16 +137,19 @@ def two_way(sums: np.ndarray, sizes: np.ndarray) -> tuple[Any, Any, Any, Any]:
 
 def half_width(by_seed: Any, by_problem: Any, seeds: int, clusters: int, family: int = 1) -> Any:
     """Half the 95 % interval, simultaneous over `family` effects, from the parts A and C - E >= 0."""
-    return np.sqrt(
-        critical(seeds - 1, family) ** 2 * by_seed + critical(clusters - 1, family) ** 2 * by_problem
-    )
+    f, g = seeds - 1, clusters - 1
+    a, c = critical(f, family) ** 2 * by_seed, critical(g, family) ** 2 * by_problem
+    squares = np.asarray(a**2 / f + c**2 / g, dtype=float)
+    nothing = squares == 0.0  # no variance at all
+    df = np.where(nothing, f, (a + c) ** 2 / np.where(nothing, 1.0, squares))
+    return critical(df, family) * np.sqrt(by_seed + by_problem)
 
 
-def critical(df: float, family: int = 1) -> float:
+def critical(df: Any, family: int = 1) -> Any:
     """How many standard errors a two-sided interval reaches to either side (Student's t)."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(df, 0.5 + 0.5 * LEVEL ** (1 / family)))
+    return stdtrit(df, 0.5 + 0.5 * LEVEL ** (1 / family))
 
 
 def chances(

@@ -46,6 +46,7 @@ class Chain:
     name = "chain"
     step_boundary = Countdown.step_boundary
     correction = Countdown.correction
+    metric = "links right"
 
     def __post_init__(self) -> None:
         check_range("links", self.links, 2, 64)
@@ -78,8 +79,13 @@ class Chain:
         """Is every link right? Never raises on any text."""
         return all(self.parts(problem, completion))
 
+    def score(self, problem: Problem, completion: str) -> float:
+        """The share of links that are right: the primary metric, because hardly any chain is right as a
+        whole."""
+        return sum(self.parts(problem, completion)) / self.links
+
     def parts(self, problem: Problem, completion: str) -> list[bool]:
-        """Which links are right: the primary metric is their mean."""
+        """Which links are right."""
         lines, unfinished = read_lines(completion)
         links, last = self._read(lines)
         return [

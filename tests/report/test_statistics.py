@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import gamma
 
 from ablate.report.statistics import (
     Components,
@@ -88,11 +89,49 @@ def test_a_family_widens_the_interval_by_sidak():
     assert critical(7, 3) < stats.t.ppf(1 - 0.025 / 3, 7)  # Bonferroni's
 
 
-def test_the_parts_have_their_own_degrees_of_freedom():
-    both = half_width(0.01**2, 0.02**2, seeds=5, clusters=41)
-    assert both == pytest.approx(
-        np.hypot(0.01 * stats.t.ppf(0.975, 4), 0.02 * stats.t.ppf(0.975, 40)), rel=1e-9
-    )
+def test_degrees_of_freedom_lie_between_those_of_the_parts():
+    t = stats.t.ppf(0.975, [4, 40])
+    parts = np.array([0.01, 0.02]) ** 2
+    weighed = t**2 * parts
+    df = weighed.sum() ** 2 / (weighed**2 / [4, 40]).sum()
+    assert 4 < df < 40
+    both = half_width(*parts, seeds=5, clusters=41)
+    assert both == pytest.approx(stats.t.ppf(0.975, df) * np.sqrt(parts.sum()))
+    # alone, each part has its own; without any variance there is no width
+    assert half_width(parts[0], 0.0, 5, 41) == pytest.approx(0.01 * t[0])
+    assert half_width(0.0, parts[1], 5, 41) == pytest.approx(0.02 * t[1])
+    assert half_width(0.0, 0.0, 5, 41) == 0.0
+    drawn = half_width(np.array([parts[0], 0.0]), parts[1], 5, 41)  # many experiments at once
+    assert drawn == pytest.approx([both, 0.02 * t[1]])
+
+
+def chi_square_means(df, count):
+    """Equally likely values of a variance's estimate over its truth."""
+    return stats.chi2.ppf((np.arange(count) + 0.5) / count, df) / df
+
+
+def coverage(by_seed, seeds, clusters, family):
+    """Of an interval, if `by_seed` of the variance is the seeds' and the rest the problems'."""
+    a = by_seed * chi_square_means(seeds - 1, 800)[:, None]
+    c = (1 - by_seed) * chi_square_means(clusters - 1, 12)
+    return np.mean(2 * stats.norm.cdf(half_width(a, c, seeds, clusters, family)) - 1)
+
+
+@pytest.mark.parametrize("family", [1, 3, 12])
+@pytest.mark.parametrize("clusters", [30, 236])
+@pytest.mark.parametrize("seeds", [2, 3, 4, 8, 16])
+def test_coverage_is_as_promised_whatever_varies(seeds, clusters, family):
+    least = min(coverage(part, seeds, clusters, family) for part in np.linspace(0, 1, 11))
+    assert least >= 0.95 ** (1 / family) - 0.0005
+
+
+@pytest.mark.parametrize("family, floor", [(1, 1.16), (3, 1.26)])
+def test_the_least_width_that_eight_seeds_can_have(family, floor):
+    """Where only seeds vary: what the statistics' docstring says."""
+    c4 = np.sqrt(2 / 7) * gamma(4) / gamma(3.5)
+    mean = half_width(chi_square_means(7, 20000), 0.0, 8, 236, family).mean()
+    assert mean == pytest.approx(c4 * critical(7, family), rel=1e-3)
+    assert mean / critical(np.inf, family) == pytest.approx(floor, abs=0.005)
 
 
 COMPONENTS = Components(seed=0.0155**2, problem=0.003**2, rest=0.006**2, clusters=200)

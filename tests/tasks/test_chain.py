@@ -32,6 +32,7 @@ def test_a_chain_is_right_if_all_its_parts_are():
             broken[wrong] = broken[wrong].replace(" ok ", " < ")
             text = "".join(broken)
             assert TASK.parts(problem, text) == [i != wrong for i in range(3)]
+            assert TASK.score(problem, text) == pytest.approx(2 / 3)
             assert not TASK.verify(problem, text)
             assert TASK.oracle(problem, text) == pytest.approx(2 / 3)
             # a restart mends the link that it stands in, and no other
