@@ -107,6 +107,14 @@ class Laboratory:
         judge = self._task.oracle  # type: ignore[attr-defined]  # scorers check that the task has one
         return [judge(prefix.problem, text) for prefix, text in zip(prefixes, texts, strict=True)]
 
+    def grade(self, trajectories: Sequence[Trajectory]) -> list[float]:
+        """Shares of right parts, else outcomes; see `types.Lab`."""
+        score = getattr(self._task, "score", None)
+        if score is None:
+            return [trajectory.outcome for trajectory in trajectories]
+        texts = self._policy.decode([trajectory.completion for trajectory in trajectories])
+        return [score(t.problem, text) for t, text in zip(trajectories, texts, strict=True)]
+
     def demonstrate(self, problems: Sequence[Problem], n: int) -> list[list[tuple[int, ...]]]:
         """The task's demonstrations of these problems; see `types.Lab`."""
         demonstrate = self._task.demonstrate  # type: ignore[attr-defined]  # sources check that the task has it

@@ -119,6 +119,11 @@ class Lab(Protocol):
         """The task's exact step oracle at the end of each prefix; free, and so no ground for a verdict."""
         ...
 
+    def grade(self, trajectories: Sequence[Trajectory]) -> list[float]:
+        """The share of its parts that the verifier finds right in each answer as it stands (`task.score`);
+        where the task has no parts, the outcome."""
+        ...
+
     def demonstrate(self, problems: Sequence[Problem], n: int) -> list[list[tuple[int, ...]]]:
         """`n` demonstrations of each problem by the task's demonstrator, as tokens with the end token, at
         most `cap` of them; free of charge."""
@@ -197,8 +202,12 @@ class JudgeModel(Protocol):
 
 
 class Scorer(Protocol):
-    """Who judges a prefix. Like a strategy's parts, it may have `check(task)`, which raises UserError before
-    anything is loaded, for a task that it cannot serve."""
+    """Who judges a prefix.
+
+    Like a strategy's parts, it may have `check(task)`, which raises UserError before anything is loaded, for
+    a task that it cannot serve. It may have `ends(answers, lab)`, the values of finished answers where these
+    are not their outcomes.
+    """
 
     def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
         """One value in [0, 1] per (unfinished) prefix."""

@@ -1,7 +1,8 @@
 """Process rewards: credit for every step instead of one for the answer.
 
 With V_t the scorer's value after step t, V_0 the prompt's, r the verified outcome and p_t = V_t - V_{t-1}
-(p_T = r - V_{T-1}) a step's progress, the forms are
+(p_T = r - V_{T-1}; where values are shares of right parts, r is the answer's share) a step's progress, the
+forms are
 
 - difference: A_t = p_t. With Monte Carlo values this is VinePPO (Kazemnejad et al. 2024, arXiv:2410.01679,
   section 5); the sum telescopes to r - V_0. With values that are not the policy's own it is the *naive*
@@ -24,6 +25,7 @@ from ablate.scorers.learned import Learned
 from ablate.scorers.monte_carlo import MonteCarlo
 from ablate.scorers.oracle import Oracle
 from ablate.scorers.steps import step_values
+from ablate.scorers.verified import Verified
 from ablate.types import Group, Lab, Scorer, Task, UserError
 from strategies.guess_check import Outcome
 
@@ -38,7 +40,7 @@ class Process:
     placebo: the steps' progress is permuted within each answer, its sum kept. outcome: the outcome's credit.
     """
 
-    scorer: Literal["monte_carlo", "learned", "judge", "oracle"] = "monte_carlo"
+    scorer: Literal["monte_carlo", "learned", "judge", "verified", "oracle"] = "monte_carlo"
     form: Literal["auto", "difference", "progress"] = "auto"
     coefficient: float = 1.0
     until: float = 1.0
@@ -51,7 +53,8 @@ class Process:
     def __post_init__(self) -> None:
         if not 0.0 < self.until <= 1.0:
             raise UserError(f"until={self.until} is a share of the budget: it must lie in (0, 1]")
-        self._scorer: Scorer = Oracle() if self.scorer == "oracle" else getattr(self, self.scorer)
+        without_settings = {"verified": Verified, "oracle": Oracle}.get(self.scorer)
+        self._scorer: Scorer = without_settings() if without_settings else getattr(self, self.scorer)
         own_values = self.scorer == "monte_carlo"
         self._centred = self.form == "progress" or (self.form == "auto" and not own_values)
 

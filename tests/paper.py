@@ -95,6 +95,9 @@ class PaperLab:
     def oracle(self, prefixes):
         return [float(self.value(self.digits(p.completion)) > 0) for p in prefixes]
 
+    def grade(self, trajectories):
+        return [t.outcome for t in trajectories]
+
     def log(self, name, value):
         self.logged[name] = value
 

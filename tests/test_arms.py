@@ -148,6 +148,7 @@ PLACEBOS = {
     "correct_always": ("learn_to_correct", {"recovery.always"}),
     "guess_check_wide": ("guess_check", {"source.n"}),
     "process_oracle": ("process_rewards", {"credit.scorer"}),
+    "process_verified": ("process_rewards", {"credit.scorer", "credit.coefficient"}),
     "process_naive": ("process_oracle", {"credit.form"}),
 }
 

@@ -321,7 +321,7 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
 
     trainer.compute_loss_func = metered
     trainer.train()
-    illegal = illegal_share(policy, task, seed, ledger)
+    illegal = illegal_share(policy, task, seed, ledger, cap=spec.length)
     if illegal > spec.max_illegal:
         raise UserError(
             f"the warm start failed its gate: {illegal:.1%} of sampled steps are illegal, at most "
@@ -343,7 +343,8 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
 def illegal_share(
     policy: Any, task: Any, seed: int, ledger: Any, problems: int = 256, cap: int = 128
 ) -> float:
-    """Share of illegal steps among those sampled on training problems, one sample each; 1 if none."""
+    """Share of illegal steps among those sampled on training problems, one sample each of at most `cap`
+    tokens; 1 if none."""
     from ablate.engines.hf import HFEngine
     from ablate.randomness import hash64
 

@@ -24,5 +24,9 @@ class Oracle:
             )
 
     def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
-        """1.0 or 0.0 per prefix (Countdown); nothing is charged."""
+        """1.0 or 0.0 per prefix (Countdown), a share of parts (chain); nothing is charged."""
         return lab.oracle(prefixes)
+
+    def ends(self, answers: Sequence[Trajectory], lab: Lab) -> list[float]:
+        """What finished answers have made of it: the share of their parts that are right, or the outcome."""
+        return lab.grade(answers)

@@ -12,14 +12,16 @@ def step_values(trajectories: Sequence[Trajectory], scorer: Scorer, lab: Lab) ->
     """V_0 .. V_T for each verified trajectory of T steps: `result[i][t]` is the value after step t, `[0]` the
     prompt's.
 
-    The value after the last step of a finished answer is its outcome. Equal prefixes, of one answer or of
-    several, are judged once.
+    The value after the last step of a finished answer is its outcome, unless the scorer has `ends`. Equal
+    prefixes, of one answer or of several, are judged once.
     """
+    ends = getattr(scorer, "ends", None)
+    final = ends(trajectories, lab) if ends else [whole.outcome for whole in trajectories]
     places: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
     prefixes: list[Trajectory] = []
     values: list[list[float]] = []
     for i, whole in enumerate(trajectories):
-        values.append([whole.outcome] * (len(whole.steps) + 1))
+        values.append([final[i]] * (len(whole.steps) + 1))
         for t in range(len(whole.steps) + 1):
             prefix = replace(whole, steps=whole.steps[:t], solved=None, reward=None, advantages=())
             if t and lab.finished(prefix):

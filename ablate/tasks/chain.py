@@ -14,7 +14,8 @@ under a label, and opens the first one; the answer opens the others by their lab
     ...
 
 What stands between two labels is read like an answer to Countdown; `no` restarts the link it stands in.
-Links that are skipped are wrong. A label that does not lead on is an illegal line like any other.
+Links that are skipped are wrong. A label that does not lead on is an illegal line like any other. A label
+closes the link before it, with or without its newline.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import prod
 from random import Random
+from typing import Literal
 
 from ablate.randomness import hash64
 from ablate.tasks import derivation
@@ -34,13 +36,20 @@ from ablate.tasks.demonstrate import Demonstrator
 from ablate.tasks.derivation import Line, read_lines, write
 from ablate.types import Problem, UserError
 
+LABEL = "#"  # what a label begins with
+
 
 @dataclass
 class Chain:
-    """`links` problems of `base` in one episode; the splits are those of `base`."""
+    """`links` problems of `base` in one episode; the splits are those of `base`.
+
+    steps: what a step is: a "line", or a "link" with the label that closes it, so that credit per step is
+    credit per link.
+    """
 
     links: int = 6
     base: Countdown = field(default_factory=Countdown)
+    steps: Literal["line", "link"] = "line"
 
     # without annotations, these are no fields of the configuration
     name = "chain"
@@ -50,6 +59,8 @@ class Chain:
 
     def __post_init__(self) -> None:
         check_range("links", self.links, 2, 64)
+        if self.steps == "link":
+            self.step_boundary = LABEL
 
     def vocabulary(self) -> list[str]:
         """Every word of prompts and answers: those of `base` and a label for each link."""
@@ -80,14 +91,13 @@ class Chain:
         return all(self.parts(problem, completion))
 
     def score(self, problem: Problem, completion: str) -> float:
-        """The share of links that are right: the primary metric, because hardly any chain is right as a
-        whole."""
+        """The share of links that are right, as the answer stands: the primary metric, because hardly any
+        chain is right as a whole. Never raises."""
         return sum(self.parts(problem, completion)) / self.links
 
     def parts(self, problem: Problem, completion: str) -> list[bool]:
         """Which links are right."""
-        lines, unfinished = read_lines(completion)
-        links, last = self._read(lines)
+        links, last, unfinished = self._read(completion)
         return [
             link is not None and self._accepts(part, link) and not (unfinished and i == last)
             for i, (part, link) in enumerate(zip(_parts(problem), links, strict=True))
@@ -100,8 +110,7 @@ class Chain:
         can still be accepted, and one still ahead always. This is the value of the mean of `parts` under best
         play without restarts, not of the all-or-nothing reward: it gives credit link by link.
         """
-        lines, _ = read_lines(completion_prefix)
-        links, last = self._read(lines)
+        links, last, _ = self._read(completion_prefix)
         alive = self.links - 1 - last
         for i, (part, link) in enumerate(zip(_parts(problem), links, strict=True)):
             if i < last:
@@ -113,8 +122,7 @@ class Chain:
     def behaviours(self, problem: Problem, completion: str) -> dict[str, float]:
         """Countdown's counts, summed over links (gave_up: how many links were given up); and links_opened,
         links_right."""
-        lines, unfinished = read_lines(completion)
-        links, last = self._read(lines)
+        links, last, unfinished = self._read(completion)
         counts: Counter[str] = Counter()
         for i, (part, link) in enumerate(zip(_parts(problem), links, strict=True)):
             rest = unfinished if i == last else []
@@ -125,8 +133,7 @@ class Chain:
 
     def answer(self, problem: Problem, completion: str) -> str:
         """What majority votes are counted over: the attempt that stands at the end of each link."""
-        lines, unfinished = read_lines(completion)
-        links, _ = self._read(lines)
+        links, _, unfinished = self._read(completion)
         return " / ".join(derivation.standing(link or []) for link in links) + " ".join(unfinished)
 
     def demonstrations(
@@ -163,7 +170,7 @@ class Chain:
 
     @cached_property
     def _labels(self) -> dict[str, int]:
-        return {f"#{i + 1}": i for i in range(self.links)}
+        return {f"{LABEL}{i + 1}": i for i in range(self.links)}
 
     def _join(self, texts: Iterable[str]) -> str:
         """The answer made of answers to the links; the prompt has opened the first one."""
@@ -211,19 +218,27 @@ class Chain:
     def _accepts(self, part: Problem, link: list[Line]) -> bool:
         return derivation.accepts(link, *terms(part), self.base.ceiling)
 
-    def _read(self, lines: list[Line]) -> tuple[list[list[Line] | None], int]:
-        """The lines of each link, None where it was not opened, and the link that the last line stands in."""
+    def _read(self, text: str) -> tuple[list[list[Line] | None], int, Line]:
+        """The lines of each link, None where it was not opened; the link that the text ends in; the words
+        after the last line."""
+        lines, unfinished = read_lines(text)
         links: list[list[Line] | None] = [None] * self.links
         here: list[Line] = []
         links[0], at = here, 0
         for line in lines:
-            label = self._labels.get(line[0], 0) if len(line) == 1 else 0
-            if label > at:
+            if label := self._leads_on(line, at):
                 here, at = [], label
                 links[at] = here
             else:
                 here.append(line)
-        return links, at
+        if label := self._leads_on(unfinished, at):
+            links[label], at, unfinished = [], label, []
+        return links, at, unfinished
+
+    def _leads_on(self, line: Line, at: int) -> int:
+        """The link that a line opens from link `at`, 0 if it opens none."""
+        label = self._labels.get(line[0], 0) if len(line) == 1 else 0
+        return label if label > at else 0
 
 
 def _parts(problem: Problem) -> tuple[Problem, ...]:

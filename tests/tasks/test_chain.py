@@ -24,7 +24,7 @@ def test_a_chain_is_right_if_all_its_parts_are():
         problem = TASK.problem(0, "heldout", index)
         for text in TASK.solutions(problem, 3):
             assert TASK.verify(problem, text) and TASK.oracle(problem, text) == 1.0
-            assert TASK.parts(problem, text) == [True] * 3
+            assert TASK.parts(problem, text) == [True] * 3 and TASK.score(problem, text) == 1.0
             assert TASK.behaviours(problem, text)["links_right"] == 3
         links = pieces(problem)
         for wrong in range(3):
@@ -32,8 +32,7 @@ def test_a_chain_is_right_if_all_its_parts_are():
             broken[wrong] = broken[wrong].replace(" ok ", " < ")
             text = "".join(broken)
             assert TASK.parts(problem, text) == [i != wrong for i in range(3)]
-            assert TASK.score(problem, text) == pytest.approx(2 / 3)
-            assert not TASK.verify(problem, text)
+            assert not TASK.verify(problem, text) and TASK.score(problem, text) == pytest.approx(2 / 3)
             assert TASK.oracle(problem, text) == pytest.approx(2 / 3)
             # a restart mends the link that it stands in, and no other
             mended = text + TASK.correction + links[2].removeprefix("#3 \n ")
@@ -58,6 +57,8 @@ def test_links_are_opened_in_order():
     assert parts(a, b, c, c) == [True, True, False]
     for rest in ("no", "1", "#1", "#4 \n ", "\n "):
         assert parts(a, b, c, rest) == [True, True, False]
+    assert parts(a, "#2") == parts(a, "#2 \n ") == [True, False, False]  # a label closes at once
+    assert parts(a, "#2 no") == [False, False, False]
     assert parts("#1 \n ", a, b, c) == [False, True, True]
     assert parts("#1 \n no \n ", a, b, c) == [True, True, True]  # illegal, but restarted
     assert parts(a, b.replace("#2", "#2 :"), c) == [False, False, True]
@@ -75,6 +76,7 @@ def test_the_oracle_is_the_share_of_links_that_can_still_be_right():
     assert TASK.oracle(problem, a + "#2 \n " + dead + TASK.correction) == 1.0
     assert TASK.oracle(problem, a + "#2 \n " + dead + c) == pytest.approx(2 / 3)
     assert TASK.oracle(problem, a + "#2 \n #3 \n ") == pytest.approx(2 / 3)  # left too early
+    assert TASK.oracle(problem, a + "#2 \n #3") == pytest.approx(2 / 3)
     assert TASK.oracle(problem, a + "#3 \n ") == pytest.approx(2 / 3)  # skipped
     assert TASK.oracle(problem, c) == pytest.approx(1 / 3)
     assert TASK.oracle(problem, dead + "#3 \n " + dead) == 0.0
@@ -109,6 +111,7 @@ def test_any_text_is_read_without_raising(text):
     problem = TASK.problem(0, "heldout", 2)
     assert TASK.verify(problem, text) is False
     assert 0.0 <= TASK.oracle(problem, text) <= 1.0
+    assert 0.0 <= TASK.score(problem, text) < 1.0
     assert set(TASK.behaviours(problem, text)) == {
         *BASE.behaviours(BASE.problem(0, "heldout", 0), ""),
         "links_opened",
