@@ -40,6 +40,7 @@ __all__ = [
     "Status",
     "atomic_write",
     "load_evaluation",
+    "primary",
     "read_json",
     "read_jsonl",
     "read_rows",
@@ -216,6 +217,12 @@ def load_evaluation(folder: Path, step: int) -> dict[str, np.ndarray]:
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"cannot read the evaluation {path}: {_first_line(error)}") from error
     return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def primary(figures: Mapping[str, Any]) -> str:
+    """Which held-out figure arms are compared by: the task's own score where it has one, else pass@1.
+    figures: of an evaluation, by name, with or without "heldout/" before it."""
+    return "score" if "score" in figures or "heldout/score" in figures else "pass@1"
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

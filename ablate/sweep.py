@@ -34,11 +34,12 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from ablate.compose import Plan, enter_working_directory
 from ablate.config import Config, run_folder, validate
 from ablate.progress import clock
-from ablate.record import read_jsonl, status
+from ablate.record import primary, read_jsonl, status
 from ablate.schema import one_line
 from ablate.types import UserError
 
 GRACE = 60.0  # seconds that a worker gets for its checkpoint when the sweep's own process is gone
+STOP = (signal.SIGINT, signal.SIGTERM)
 KILLED = "its process ended without a word: killed, or too little memory"
 
 Launch = Callable[[Callable[[Any], Any], list[str]], None]  # Hydra's main with a job and arguments
@@ -49,7 +50,7 @@ State = Literal["finished", "known", "failed", "stopped"]  # known: finished bef
 
 @dataclass(frozen=True)
 class End:
-    """What became of a run. run: the keys that the sweep varies; text: accuracy or reason."""
+    """What became of a run. run: the keys that the sweep varies; text: accuracy, or why it failed."""
 
     run: str
     state: State
@@ -128,7 +129,8 @@ def job(cfg: Any) -> Any:
             if not isinstance(error, UserError):
                 traceback.print_exc()
                 text = f"{type(error).__name__}: {text}"
-        _tell(folder, number, End(run, state, text, time.monotonic() - started), facts["runs"])
+        with _handling(dict.fromkeys(STOP, lambda number, frame: (folder / "stop").touch())):
+            _tell(folder, number, End(run, state, text, time.monotonic() - started), facts["runs"])
     return result
 
 
@@ -151,7 +153,11 @@ def _run(cfg: Any) -> tuple[State, str, Path]:
 
 def _accuracy(folder: Path) -> str:
     rows = read_jsonl(folder / "evaluations.jsonl")
-    return " -> ".join(f"{100 * row['heldout/pass@1']:.1f}" for row in (rows[0], rows[-1])) if rows else ""
+    if not rows:
+        return ""
+    name = primary(rows[-1])
+    values = [f"{100 * row[f'heldout/{name}']:.1f}" for row in (rows[0], rows[-1])]
+    return f"{name} {' -> '.join(values)} %"
 
 
 # -- what the processes tell each other ----------------------------------------------------------------------
@@ -168,11 +174,9 @@ def _tell(folder: Path, number: str, end: End, runs: int | None) -> None:
         ends = _ends(folder)
         done = f"{len(ends)} of {runs}" if runs else f"{len(ends)}"
         said = {"known": "finished before", "failed": "FAILED", "stopped": "stopped"}.get(end.state, "")
-        accuracy = f"pass@1 {end.text} %" if end.text and end.state in ("finished", "known") else ""
-        reason = end.text if end.state == "failed" else ""
         spent = clock(end.seconds) if end.state == "finished" else ""
         left = _left(ends, running, runs) if end.state != "stopped" else ""
-        parts = [part for part in (said, accuracy, reason, spent, left) if part]
+        parts = [part for part in (said, end.text, spent, left) if part]
         print(f"{done} · {end.run} · {' · '.join(parts)}", flush=True)
 
 
@@ -224,7 +228,7 @@ def _passing_on(folder: Path) -> Iterator[None]:
             if worker.pid in running:
                 worker.send_signal(signal.SIGTERM)
 
-    with _handling({signal.SIGINT: stop, signal.SIGTERM: stop}):
+    with _handling(dict.fromkeys(STOP, stop)):
         yield
 
 
@@ -240,9 +244,11 @@ def _interruptible(folder: Path, parent: int) -> Iterator[None]:
         raise KeyboardInterrupt
 
     if os.getpid() == parent:
-        with _handling({signal.SIGINT: interrupt, signal.SIGTERM: interrupt}):
+        with _handling(dict.fromkeys(STOP, interrupt)):
             yield
         return
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # between two runs: what comes late must not kill it
     with _handling({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: interrupt}):
         ended = threading.Event()
         if os.getppid() == parent:

@@ -29,6 +29,8 @@ def run(config, quiet=False):
         raise RuntimeError("the second seed\\nfell over")
     if config.seed == 3:
         raise KeyboardInterrupt
+    if config.seed == 9:
+        os.kill(os.getpid(), 9)
 """
 
 
@@ -138,6 +140,16 @@ def test_the_same_with_joblib_in_processes_of_their_own(runs):
     assert sorted(line.split(" · ")[0] for line in done.stdout.splitlines()) == [
         f"{i} of 4" for i in (1, 2, 3, 4)
     ]
+
+
+def test_a_worker_that_is_killed_is_told_with_its_run(runs):
+    done = shell("-m", "seed=9", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "resume=true")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.endswith(
+        "ablate: 1 run failed:\n"
+        "  the only run: its process ended without a word: killed, or too little memory\n"
+        "the same command runs what is missing and goes on with what is unfinished\n"
+    )
 
 
 def test_exit_codes_of_the_process(runs):

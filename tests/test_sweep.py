@@ -71,9 +71,16 @@ def sweep(here):
             "paths.cache=cache",
             "progress=false",
         ]
-        command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "resume=true", *overrides]
+        command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "resume=true"]
+        command += ["budget.tokens=1.5e4", "budget.milestones=1"]
+        command += ["tuning.flops=5e12", "tuning.logical_flops=6e12", *overrides]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "SLOW": str(slow)}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            "start_new_session": True,
+        }
         started.append(psutil.Popen(command, cwd=here, env=environment, **pipes))
         return started[-1]
 
@@ -105,39 +112,40 @@ def busy(here, name):
     return found if len(found) == 2 else None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_sweep_that_is_stopped_leaves_checkpoints_and_no_process_and_goes_on(here, sweep, number):
-    name = f"name={number.name}"
-    process = sweep("strategy=slow", "seed=0,1,2", name, slow=1)
-    folders = until(lambda: busy(here, number.name))
+def test_a_sweep_that_is_stopped_goes_on_and_a_failing_run_stops_nobody(here, sweep):
+    command = "strategy=slow,failing", "seed=0,1", "name=stopped"
+    process = sweep(*command, slow=1)
+    folders = until(lambda: busy(here, "stopped"))
     workers = process.children(recursive=True)
-    process.send_signal(number)
+    process.terminate()
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
-    assert "the same command runs what is missing and goes on" in err and "Traceback" not in err
-    assert not psutil.wait_procs(workers, timeout=10)[1]
-    assert [status(folder) for folder in folders] == ["unfinished"] * 2
-    assert all(list((folder / "checkpoints").glob("checkpoint-*")) for folder in folders)
-    assert len(runs(here, number.name)) == 2  # the third never began
-    assert list((here / "cache/sweeps").iterdir()) == []
-    if number == signal.SIGINT:
-        return
-    # again, with a strategy that fails: the others are done
-    again = sweep("strategy=failing,slow", "seed=0,1,2", name)
+    stopped_well(process, err, workers, folders)
+    assert runs(here, "stopped") == folders  # the others never began
+    again = sweep(*command)
     out, err = again.communicate(timeout=120)
-    assert again.returncode == 1
-    assert {status(folder) for folder in runs(here, number.name) if "slow" in folder.name} == {"finished"}
+    assert again.returncode == 1 and [status(folder) for folder in folders] == ["finished"] * 2
     assert all(len(read_json(folder / "meta.json")["resumed"]) == 1 for folder in folders)
     reason = "RuntimeError: no answer at all"
     assert err.endswith(
-        "ablate: 3 runs failed:\n"
-        + "".join(f"  strategy=failing seed={seed}: {reason}\n" for seed in range(3))
-        + "the same command runs what is missing and goes on with what is unfinished\n"
+        "ablate: 2 runs failed:\n"
+        f"  strategy=failing seed=0: {reason}\n"
+        f"  strategy=failing seed=1: {reason}\n"
+        "the same command runs what is missing and goes on with what is unfinished\n"
     )
     lines = out.splitlines()
-    assert [line.split(" · ")[0] for line in lines] == [f"{i} of 6" for i in range(1, 7)]
-    assert sum("FAILED" in line for line in lines) == 3 and sum("pass@1 " in line for line in lines) == 3
-    assert "left" in lines[4] and "left" not in lines[5]
+    assert [line.split(" · ")[0] for line in lines] == [f"{i} of 4" for i in range(1, 5)]
+    assert sum("FAILED" in line for line in lines) == 2 and sum("pass@1 " in line for line in lines) == 2
+    assert "left" in lines[2] and "left" not in lines[3]
+
+
+def stopped_well(process, err, workers, folders):
+    """Told so, with a checkpoint of every run, and no process or file of the sweep left."""
+    assert process.returncode == 130, err
+    assert "the same command runs what is missing and goes on" in err and "Traceback" not in err
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+    for folder in folders:
+        assert status(folder) == "unfinished" and list((folder / "checkpoints").glob("checkpoint-*"))
+    assert list((folders[0].parents[2] / "cache/sweeps").iterdir()) == []
 
 
 def test_the_workers_of_a_sweep_that_was_killed_stop_too(here, sweep):
@@ -149,13 +157,22 @@ def test_the_workers_of_a_sweep_that_was_killed_stop_too(here, sweep):
     assert not psutil.wait_procs(workers, timeout=30)[1]
     assert all(list((folder / "checkpoints").glob("checkpoint-*")) for folder in folders)
     assert len(runs(here, "killed")) == 2
+    shutil.rmtree(here / "cache/sweeps")
 
 
 def test_what_a_clone_holds_of_a_finished_run_is_not_run_again(here, sweep):
     """Settings, summary and outcomes are committed; checkpoints, weights and streams are not."""
+    first = sweep("strategy=slow", "seed=0,1", "name=cloned", slow=1)
+    folders = until(lambda: busy(here, "cloned"))
+    workers = first.children(recursive=True)
+    os.killpg(first.pid, signal.SIGINT)  # Ctrl-C in a terminal reaches every process
+    stopped_well(first, first.communicate(timeout=30)[1], workers, folders)
     done = sweep("strategy=slow", "seed=0,1", "name=cloned")
     done.communicate(timeout=120)
-    for folder in runs(here, "cloned"):
+    for folder in folders:
+        assert status(folder) == "finished"
+        summary = read_json(folder / "summary.json")  # what tuning cost is told, and not part of the budget
+        assert summary["compute"]["tuning"]["flops"] == 5e12 > summary["totals"]["flops"]
         for part in ("checkpoints", "policy", "figures"):
             shutil.rmtree(folder / part)
         for part in ("steps.jsonl", "summary.md", ".lock"):
