@@ -6,19 +6,12 @@ other exception (with its traceback), or a sweep in which runs failed; 130 inter
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
-import time
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
 from ablate import __doc__ as purpose
@@ -26,7 +19,8 @@ from ablate import __version__
 from ablate.command import exit_code
 from ablate.compose import Plan, conf_dir, default_choices, enter_working_directory, explain, groups, plan
 from ablate.config import Config, validate
-from ablate.schema import nearest, one_line
+from ablate.schema import nearest
+from ablate.sweep import sweep
 from ablate.types import UserError
 
 OPTIONS = {
@@ -99,7 +93,7 @@ def _main(argv: list[str]) -> int:
         print(OmegaConf.to_yaml(plan(arguments).config), end="")
     else:
         checked = plan(arguments, multirun="--multirun" in options)
-        return _sweep(checked) if checked.multirun else _run(checked)
+        return sweep(checked, _hydra) if checked.multirun else _run(checked)
     return 0
 
 
@@ -140,52 +134,6 @@ def _run(checked: Plan) -> int:
     if failures:
         raise failures[0]
     return 0
-
-
-def _sweep(checked: Plan) -> int:
-    """Every run of a sweep, by the launcher of the user's choice; a failed run does not stop the others."""
-    cache = checked.config.paths.cache
-    folder = Path(cache) / "sweeps" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"paths.cache={cache} cannot be written: {error.strerror}") from error
-    where = QuotedString(str(folder.resolve()), Quote.single).with_quotes()
-    try:
-        _hydra(_sweep_job, ["--multirun", *checked.overrides, f"hydra.sweep.dir={where}"])
-    finally:
-        files = sorted(folder.glob("failure-*.json"))
-        failures = [json.loads(path.read_text()) for path in files]
-        if failures:
-            runs = "1 run" if len(failures) == 1 else f"{len(failures)} runs"
-            print(f"ablate: {runs} failed:", file=sys.stderr)
-        for failure in failures:
-            print(f"  {failure['run']}: {failure['reason']}", file=sys.stderr)
-        for path in (*files, folder / "multirun.yaml"):
-            path.unlink(missing_ok=True)
-        if not any(folder.iterdir()):  # a launcher for clusters keeps its logs here
-            folder.rmdir()
-    return 1 if failures else 0
-
-
-def _sweep_job(cfg: Any) -> Any:
-    """One run of a sweep, perhaps in a process of its own: a failure is left in a file for `_sweep`.
-
-    A failed run returns nan, which a sweeper that optimises takes for a failed trial.
-    """
-    job = HydraConfig.get()
-    # without the units of the budget that the one on the command line put out of use
-    run = " ".join(each for each in job.overrides.task if not each.endswith("=null")) or "the only run"
-    try:
-        return _start(cfg)
-    except Exception as error:
-        reason = one_line(error)
-        if not isinstance(error, UserError):
-            traceback.print_exc()
-            reason = f"{type(error).__name__}: {reason}"
-        path = Path(job.sweep.dir) / f"failure-{job.job.num:06d}.json"
-        path.write_text(json.dumps({"run": run, "reason": reason}))
-        return math.nan
 
 
 def _start(cfg: Any) -> Any:

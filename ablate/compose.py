@@ -7,6 +7,7 @@ sweep included, before anything runs; a mistake is a UserError of one line.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ class Plan:
     overrides: list[str]  # as Hydra takes them
     multirun: bool
     config: Config  # of the run, or of the sweep's first
+    varied: list[str]  # keys that a sweep gives several values
+    runs: int | None  # of a sweep; None if only its sweeper knows
 
 
 def conf_dir() -> Path:
@@ -99,7 +102,15 @@ def plan(arguments: Sequence[str], multirun: bool = False) -> Plan:
         for position, others in enumerate(choices):
             for choice in others[1:]:
                 _validate(_compose([*firsts[:position], choice, *firsts[position + 1 :]]))
-    return Plan([cast(str, each.input_line) for each in overrides], multirun, config)
+    counts = {  # a later override of a key replaces an earlier one
+        each.key_or_group: None if isinstance(each.value(), IntervalSweep) else len(values)
+        for each, values in zip(overrides, choices, strict=True)
+    }
+    basic = str(composed.hydra.sweeper._target_).endswith(".BasicSweeper")
+    known = [count for count in counts.values() if count is not None]
+    runs = math.prod(known) if basic and len(known) == len(counts) else None
+    varied = [key for key, count in counts.items() if count != 1]
+    return Plan([cast(str, each.input_line) for each in overrides], multirun, config, varied, runs)
 
 
 def enter_working_directory() -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ablate.schema import COMPONENT, construct, limited, read
 from ablate.schema import build as build
@@ -230,8 +231,26 @@ def fingerprint(cfg: Config) -> str:
 
 
 def run_folder(cfg: Config) -> Path:
-    """results/<name>/<strategy name>-s<seed>-<fingerprint>"""
-    return Path(cfg.paths.results) / cfg.name / f"{cfg.strategy.name}-s{cfg.seed}-{fingerprint(cfg)}"
+    """results/<name>/<strategy name>-s<seed>-<fingerprint>
+
+    If the same run is recorded there by another fingerprint, because it was made before a key of today's
+    existed, the folder that it has.
+    """
+    own = fingerprint(cfg)
+    folder = Path(cfg.paths.results) / cfg.name / f"{cfg.strategy.name}-s{cfg.seed}-{own}"
+    if not folder.exists():
+        for other in sorted(folder.parent.glob(f"{cfg.strategy.name}-s{cfg.seed}-{'[0-9a-f]' * 8}")):
+            if _recorded(other) == own:
+                return other
+    return folder
+
+
+def _recorded(folder: Path) -> str | None:
+    """Today's fingerprint of a recorded config, keys that it lacks at their defaults; None without one."""
+    try:
+        return fingerprint(validate(OmegaConf.load(folder / "config.yaml")))
+    except (OSError, YAMLError, OmegaConfBaseException, UserError):
+        return None
 
 
 def _check(values: Mapping[str, Any]) -> None:

@@ -66,6 +66,7 @@ class Mirror:
         self.result = PushResult(None, None, error="no push came to an end yet")
         self._cpu = self._wall = 0.0
         self._pushes = self._failures = 0
+        self.complete = False  # set by close: everything was sent
         self._closing = threading.Event()
         self._deadline = 0.0
         quieten()
@@ -91,6 +92,7 @@ class Mirror:
         self._closing.set()
         self._thread.join(deadline_seconds)
         error = f"no answer within {deadline_seconds:g} s" if self._thread.is_alive() else self.result.error
+        self.complete = not error
         if error:
             return (
                 f"MLflow was not reachable ({error}): nothing is lost; "

@@ -37,7 +37,7 @@ class Bar:
     def _line(self, done: float, now: float, detail: str, figures: dict[str, str]) -> str:
         share = min(1.0, done / self.total)
         gained = done - (self._first or 0.0)
-        left = "--:--" if gained <= 0 else _clock((self.total - done) / gained * (now - self.started))
+        left = "--:--" if gained <= 0 else clock((self.total - done) / gained * (now - self.started))
         filled = round(WIDTH * share)
         shown = " · ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
         parts = [f"{self.label} {'━' * filled}{'─' * (WIDTH - filled)} {share:4.0%}", shown, f"{left} left"]
@@ -69,7 +69,8 @@ class Bar:
             self._width = 0
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`2:03`, `1:02:03`"""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -21,7 +21,7 @@ from ablate import runtime
 from ablate.checkpoint import latest, load_state, load_tensors
 from ablate.ledger import UNITS, Account, Ledger
 from ablate.randomness import hash64
-from ablate.record import Record, read_jsonl, status
+from ablate.record import Record, read_json, read_jsonl, status
 from ablate.strategy import AXES, Strategy
 from ablate.types import Group, Task, UserError
 
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from ablate.config import Config
 
 
-def run(config: Config) -> Path:
-    """Do what the config says; returns the run's folder. A mistake of the user's is a UserError."""
+def run(config: Config, quiet: bool = False) -> Path:
+    """Do what the config says; returns the run's folder. A mistake of the user's is a UserError.
+
+    quiet: the summary is not printed.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a run is one process for now: start it without accelerate launch or torchrun")
     folder = configuration.run_folder(config)
@@ -53,7 +56,7 @@ def run(config: Config) -> Path:
     except Timeout:
         raise UserError(f"another process is at work on {folder}") from None
     with lock:
-        _Run(config, record, strategy, **parts).go()
+        _Run(config, record, strategy, quiet, **parts).go()
     return folder
 
 
@@ -91,7 +94,9 @@ def _claim(config: Config, folder: Path) -> bool:
         os.replace(folder, aside)
         print(f"the earlier run is kept in {aside}", file=sys.stderr)
     elif found == "finished":
-        print((folder / "summary.md").read_text())
+        from ablate.summary import to_text
+
+        print(to_text(read_json(folder / "summary.json")))
         print(f"This run is finished already; the above is its record ({folder}). fresh=true runs it again.")
         return False
     elif found in ("unfinished", "failed") and read_jsonl(folder / "evaluations.jsonl") and not config.resume:
@@ -105,15 +110,17 @@ class _Run:
     """What a run is made of."""
 
     def __init__(
-        self, config: Config, record: Record, strategy: Strategy, task: Task, model: Any, engine: Any
+        self,
+        config: Config,
+        record: Record,
+        strategy: Strategy,
+        quiet: bool,
+        task: Task,
+        model: Any,
+        engine: Any,
     ) -> None:
-        self.config, self.record, self.strategy, self.task, self.engine = (
-            config,
-            record,
-            strategy,
-            task,
-            engine,
-        )
+        self.config, self.record, self.strategy, self.quiet = config, record, strategy, quiet
+        self.task, self.engine = task, engine
         self.started = time.monotonic()
         runtime.quiet_libraries()
         runtime.set_threads(config.threads)
@@ -281,10 +288,13 @@ class _Run:
         draw(self.record.folder, f"{summary['strategy']}, seed {summary['seed']}")
         self.record.finish(summary, text)
         self.record.close()
-        print(text)
-        print(f"Results: {self.record.folder}")
+        if not self.quiet:
+            print(text)
+            print(f"Results: {self.record.folder}")
         if self.mirror is not None:
-            print(self.mirror.close())
+            said = self.mirror.close()
+            if not (self.quiet and self.mirror.complete):
+                print(said)
 
 
 def _mirror(config: Config, folder: Path) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ablate.command import exit_code
 from ablate.config import NOT_THE_RESULT
-from ablate.record import atomic_write, read_json, read_jsonl, status
+from ablate.record import atomic_write, primary, read_json, read_jsonl, status
 from ablate.report.contrasts import CELL_OF, CELLS, PLACEBOS
 from ablate.schema import nearest, unknown_key
 from ablate.text import table
@@ -47,12 +47,14 @@ COSTS = ("flops", "logical_flops", "tokens")
 
 @dataclass(frozen=True)
 class Trial:
-    """One tuning run. accuracy: pass@1 on tuning problems at the end, None if training diverged."""
+    """One tuning run. accuracy: on tuning problems at the end, in the figure that arms are compared by; None
+    if training diverged."""
 
     folder: Path
     arm: str
     lr: float
     seed: int
+    figure: str  # what accuracy is
     accuracy: float | None
     error: float  # standard error over problems
     cost: dict[str, float]
@@ -158,12 +160,13 @@ def _trial(folder: Path) -> tuple[Trial, str]:
         arm, lr, seed = config["strategy"]["name"], float(config["learner"]["lr"]), int(config["seed"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"cannot read {folder / 'config.yaml'}: {str(error).splitlines()[0]}") from error
-    state, why, accuracy, row = status(folder), "", None, {}
+    state, why, accuracy, row, figure = status(folder), "", None, {}, "pass@1"
     cost = dict.fromkeys(COSTS, 0.0)
     if state == "finished":
         totals = read_json(folder / "summary.json").get("totals", {})
         row = (read_jsonl(folder / "evaluations.jsonl") or [{}])[-1]
-        accuracy = row.get("heldout/pass@1")
+        figure = primary(row)
+        accuracy = row.get(f"heldout/{figure}")
         cost = {name: float(totals.get(name, 0.0)) for name in COSTS}
         why = "" if accuracy is not None else "evaluations.jsonl lacks its accuracy"
     elif state == "failed":
@@ -173,7 +176,8 @@ def _trial(folder: Path) -> tuple[Trial, str]:
             cost = {name: float(step.get(f"budget/{name}", 0.0)) for name in COSTS}
     else:
         why = "not finished"
-    return Trial(folder, arm, lr, seed, accuracy, row.get("heldout/pass@1_se") or 0.0, cost, config), why
+    deviation = row.get(f"heldout/{figure}_se") or 0.0  # null where a single cluster of problems leaves none
+    return Trial(folder, arm, lr, seed, figure, accuracy, deviation, cost, config), why
 
 
 def _refuse(trials: list[Trial]) -> None:
@@ -274,7 +278,7 @@ def to_yaml(choices: list[Choice], arguments: str) -> str:
     lines = [
         f"{HEADER} {arguments}",
         f"# {parts}; every strategy at {_rates(each.lr for each in choices[0].settings)}, seeds "
-        f"{', '.join(map(str, seeds))}, {budget:g} {unit} a run; pass@1 on tuning problems.",
+        f"{', '.join(map(str, seeds))}, {budget:g} {unit} a run; {_figure(choices)} on tuning problems.",
         "#",
         *(f"# {line}".rstrip() for line in _table(choices)),
         "learner:",
@@ -322,9 +326,14 @@ def _table(choices: list[Choice]) -> list[str]:
                 ]
             )
         notes += [f"{each.arm}: {each.best.lr:g} is best; {'; '.join(each.notes)}"] if each.notes else []
-    head = ["strategy", "learning rate", "pass@1 (%)", "", "by seed", "FLOPs"]
+    head = ["strategy", "learning rate", f"{_figure(choices)} (%)", "", "by seed", "FLOPs"]
     total = sum(each.cost("flops") for each in choices)
     return [*table(head, rows), "", *notes, f"All trials: {total:.3g} FLOPs."]
+
+
+def _figure(choices: list[Choice]) -> str:
+    trials = [trial for each in choices for trial in each.best.trials]  # none of them diverged
+    return trials[0].figure
 
 
 if __name__ == "__main__":

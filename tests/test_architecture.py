@@ -51,6 +51,7 @@ LAYERS = [
         "report",
         "plan",
         "status",
+        "sweep",
         "tune",
         "watched",
         "contract",

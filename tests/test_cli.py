@@ -18,7 +18,7 @@ RUN = """
 import os
 from pathlib import Path
 
-def run(config):
+def run(config, quiet=False):
     from ablate.types import UserError
     assert Path.cwd() == Path(os.environ["HERE"])
     with open(os.environ["RUNS"], "a") as file:
@@ -29,6 +29,8 @@ def run(config):
         raise RuntimeError("the second seed\\nfell over")
     if config.seed == 3:
         raise KeyboardInterrupt
+    if config.seed == 9:
+        os.kill(os.getpid(), 9)
 """
 
 
@@ -112,22 +114,41 @@ def test_other_exceptions_keep_their_traceback_and_an_interrupt_is_130(runs, cap
 def test_a_failed_run_does_not_stop_a_sweep_and_is_listed_at_its_end(runs, capsys):
     assert cli.main(["-m", "seed=0,1,2,4", "learner.lr=1e-3", "budget.tokens=1e5"]) == 1
     assert runs() == [f"Countdown {seed}" for seed in (0, 1, 2, 4)]
-    err = capsys.readouterr().err
-    assert "Traceback" in err and err.endswith(
+    captured = capsys.readouterr()
+    assert "Traceback" in captured.err and captured.err.endswith(
         "ablate: 2 runs failed:\n"
-        "  seed=1 learner.lr=0.001 budget.tokens=100000.0: seed=1 is no good: use 0\n"
-        "  seed=2 learner.lr=0.001 budget.tokens=100000.0: RuntimeError: the second seed fell over\n"
+        "  seed=1: seed=1 is no good: use 0\n"
+        "  seed=2: RuntimeError: the second seed fell over\n"
+        "the same command with resume=true runs what is missing and goes on with what is unfinished\n"
     )
+    lines = captured.out.splitlines()  # one for each run
+    assert [line.split(" · ")[:2] for line in lines] == [
+        [f"{i} of 4", f"seed={seed}"] for i, seed in enumerate((0, 1, 2, 4), 1)
+    ]
+    assert "FAILED · seed=1 is no good: use 0" in lines[1]
     assert cli.main(["-m", "seed=0,4"]) == 0
 
 
 def test_the_same_with_joblib_in_processes_of_their_own(runs):
     done = shell("-m", "seed=0,1,2,4", "task=chain", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert done.returncode == 1 and runs() == [f"Chain {seed}" for seed in (0, 1, 2, 4)]
-    assert done.stderr.endswith(
+    assert (
         "ablate: 2 runs failed:\n"
-        "  seed=1 task=chain: seed=1 is no good: use 0\n"
-        "  seed=2 task=chain: RuntimeError: the second seed fell over\n"
+        "  seed=1: seed=1 is no good: use 0\n"
+        "  seed=2: RuntimeError: the second seed fell over\n"
+    ) in done.stderr
+    assert sorted(line.split(" · ")[0] for line in done.stdout.splitlines()) == [
+        f"{i} of 4" for i in (1, 2, 3, 4)
+    ]
+
+
+def test_a_worker_that_is_killed_is_told_with_its_run(runs):
+    done = shell("-m", "seed=9", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "resume=true")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.endswith(
+        "ablate: 1 run failed:\n"
+        "  the only run: its process ended without a word: killed, or too little memory\n"
+        "the same command runs what is missing and goes on with what is unfinished\n"
     )
 
 

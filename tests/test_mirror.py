@@ -293,6 +293,7 @@ def test_a_dead_server_costs_the_run_nothing(tmp_path, kind):
     beside = min(work(start(tmp_path / f"beside{i}"), 400) for i in range(3))
     begun = time.perf_counter()
     line = mirror.close(deadline_seconds=2.0)
+    assert not mirror.complete
     assert time.perf_counter() - begun < 2.5
     reason = {"closed": "connection refused", "silent": "no answer within 2 s"}[kind]
     assert line == (

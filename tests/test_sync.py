@@ -55,7 +55,7 @@ def test_a_server_that_dies_in_mid_run_is_filled_in_later(tmp_path, server, caps
     again = start(tmp_path / "results" / "demo" / "interrupted", "interrupted")
     again.append("steps", row(0))
     mirror = Mirror(again.folder, server.uri, EXPERIMENT, every_seconds=0.2)
-    assert mirror.close().startswith(f"MLflow: {server.uri}/#/experiments/")
+    assert mirror.close().startswith(f"MLflow: {server.uri}/#/experiments/") and mirror.complete
     assert connect(server.uri).get_run(mirror.result.run_id).info.status == "KILLED"
 
 

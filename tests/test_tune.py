@@ -1,5 +1,6 @@
 """Equal tuning: who wins, what is refused, and that a comparison takes the winners."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -130,6 +131,17 @@ def test_ties_edges_and_close_calls_are_said(grid, accuracies, best, notes):
     grid(guess_check=accuracies)
     choice = tune.choose(tune.load(Path("results/tune")))[0]
     assert (choice.best.lr, choice.notes) == (best, notes)
+
+
+def test_where_a_task_has_a_score_of_its_own_it_decides(grid):
+    grid()
+    for path in Path("results/tune").glob("*/evaluations.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        better = {"heldout/score": 0.9 if "0.0003" in path.parent.name else 0.1, "heldout/score_se": 0.01}
+        path.write_text("".join(json.dumps({**row, **better}) + "\n" for row in rows))
+    choices = tune.choose(tune.load(Path("results/tune")))
+    assert [each.best.lr for each in choices] == [3e-4, 3e-4]
+    assert "score on tuning problems" in tune.to_yaml(choices, "")
 
 
 def test_missing_trials_are_named(grid, trial, tmp_path):
