@@ -87,7 +87,6 @@ HEAVY = {
 # files that exist for a heavy library and are imported inside functions only
 MAY_LOAD_AT_IMPORT = {
     "ablate/learner.py": {"torch", "transformers", "trl"},
-    "ablate/rows.py": {"torch"},
     "ablate/conduct.py": {"transformers"},
     "ablate/engines/kv_cache.py": {"torch", "transformers"},
 }
@@ -201,7 +200,14 @@ def test_heavy_libraries_load_where_they_are_used():
 
 @pytest.mark.parametrize(
     "module",
-    ["ablate.config", "ablate.__main__", "ablate.check", "ablate.report.__main__", "strategies.guess_check"],
+    [
+        "ablate.config",
+        "ablate.__main__",
+        "ablate.check",
+        "ablate.plan.__main__",
+        "ablate.report.__main__",
+        "strategies.guess_check",
+    ],
 )
 def test_starting_up_loads_no_heavy_library(module):
     code = f"import sys, {module}; print(*sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"
