@@ -11,7 +11,8 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,10 +31,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablate.config import Config, validate
+from ablate.machine import cores
 from ablate.schema import keys, nearest, one_line, unknown_key
 from ablate.types import UserError
 
 UNITS = ("budget.flops", "budget.tokens", "budget.seconds")
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """A checked configuration; follows_seed: other values than the seed's own depend on the seed."""
+
+    config: Config
+    follows_seed: bool
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,11 @@ class Plan:
     overrides: list[str]  # as Hydra takes them
     multirun: bool
     config: Config  # of the run, or of the sweep's first
-    varied: list[str]  # keys that a sweep gives several values
-    runs: int | None  # of a sweep; None if only its sweeper knows
+    varied: list[str] = field(default_factory=list)  # keys that a sweep gives several values
+    count: int | None = 1  # of a sweep's runs; None if only its sweeper knows
+    sweeper: str = "basic"  # which values a sweep takes: all of them (basic), or what it chooses as it goes
+    jobs: int = 1  # runs at a time, as far as the launcher's settings tell
+    known: dict[tuple[str, ...], _Composed] = field(default_factory=dict)  # without the seed -> checked
 
 
 def conf_dir() -> Path:
@@ -97,20 +110,79 @@ def plan(arguments: Sequence[str], multirun: bool = False) -> Plan:
             overrides = [*swept, *overrides, *_prepare(["hydra.sweeper.params=null"])]
             choices = [_choices(each) for each in overrides]
             composed = _compose([each[0] for each in choices])
-        config = _validate(composed)
+        known: dict[tuple[str, ...], _Composed] = {}
         firsts = [each[0] for each in choices]
+        config = _once(known, firsts, composed).config
         for position, others in enumerate(choices):
             for choice in others[1:]:
-                _validate(_compose([*firsts[:position], choice, *firsts[position + 1 :]]))
+                lines = [*firsts[:position], choice, *firsts[position + 1 :]]
+                _once(known, lines, _compose(lines))
+        sweeper = composed.hydra.runtime.choices["hydra/sweeper"]
+        launcher = composed.hydra.launcher
+        jobs = int(launcher.get("n_jobs") or launcher.get("array_parallelism") or 1)
+    jobs = jobs if jobs > 0 else max(1, cores() + 1 + jobs)  # joblib: -1 is every core
     counts = {  # a later override of a key replaces an earlier one
         each.key_or_group: None if isinstance(each.value(), IntervalSweep) else len(values)
         for each, values in zip(overrides, choices, strict=True)
     }
-    basic = str(composed.hydra.sweeper._target_).endswith(".BasicSweeper")
-    known = [count for count in counts.values() if count is not None]
-    runs = math.prod(known) if basic and len(known) == len(counts) else None
+    listed = [count for count in counts.values() if count is not None]
+    total = math.prod(listed) if sweeper == "basic" and len(listed) == len(counts) else None
     varied = [key for key, count in counts.items() if count != 1]
-    return Plan([cast(str, each.input_line) for each in overrides], multirun, config, varied, runs)
+    lines = [cast(str, each.input_line) for each in overrides]
+    return Plan(lines, multirun, config, varied, total, sweeper, jobs, known)
+
+
+def runs(checked: Plan) -> list[Config]:
+    """The configuration of every run of a checked command line, in the order in which they are started.
+
+    Raises UserError for a sweep whose values are not known beforehand.
+    """
+    if checked.sweeper != "basic":
+        raise UserError(
+            f"hydra/sweeper={checked.sweeper} chooses its runs as it goes; nearest: hydra/sweeper=basic, "
+            "which takes every listed value"
+        )
+    found = []
+    with hydra.initialize_config_dir(str(conf_dir()), job_name="ablate"):
+        groups_known = groups()
+        overrides = [_parse(line, groups_known) for line in checked.overrides]
+        for each in overrides:
+            if each.is_sweep_override() and isinstance(each.value(), IntervalSweep):
+                raise UserError(f"{each.input_line} lists no values; name them: {each.key_or_group}=1,2,3")
+        last = {each.key_or_group: each for each in overrides}  # a later one of a key replaces an earlier one
+        for choice in product(*map(_choices, last.values())):
+            lines = list(choice)
+            same = checked.known.get(_unseeded(lines))
+            if same is None:
+                same = _once(checked.known, lines, _compose(lines))
+            # composing takes a tenth of a second
+            seeds = [int(line.partition("=")[2]) for line in lines if line.startswith("seed=")]
+            found.append(
+                _validate(_compose(lines))
+                if same.follows_seed
+                else _reseeded(same.config, seeds[-1] if seeds else same.config.seed)
+            )
+    return found
+
+
+def _unseeded(lines: list[str]) -> tuple[str, ...]:
+    return tuple(line for line in lines if not line.startswith("seed="))
+
+
+def _once(known: dict[tuple[str, ...], _Composed], lines: list[str], composed: DictConfig) -> _Composed:
+    """Validate what was composed, and keep it for other seeds. Raises UserError."""
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    text = str(OmegaConf.to_container(own, resolve=False))
+    found = _Composed(_validate(composed), re.search(r"\$\{[^}]*\bseed\b", text) is not None)
+    return known.setdefault(_unseeded(lines), found)
+
+
+def _reseeded(config: Config, seed: int) -> Config:
+    copied: Any = cast(Any, config).copy()
+    OmegaConf.set_readonly(copied, False)
+    copied.seed = seed
+    OmegaConf.set_readonly(copied, True)
+    return copied
 
 
 def enter_working_directory() -> None:

@@ -58,8 +58,8 @@ def start_facts(gpus: Sequence[str]) -> dict[str, Any]:
         "git": _git(),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
-            "cpu": _cpu_model(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cpu": cpu_model(),
+            "cores": cores(),
             "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
             "gpus": list(gpus),
         },
@@ -87,7 +87,13 @@ def system_metrics() -> dict[str, float]:
     return metrics
 
 
-def _cpu_model() -> str:
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    """The processor's name, as the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

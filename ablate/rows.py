@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ablate.types import Group
 
 UNSAMPLED = math.nan  # log-probability of a token to imitate, which the policy did not sample
@@ -94,10 +92,12 @@ def collate(rows: Sequence[Row], pad: int, scale: float, device: Any) -> dict[st
     P is the length of the shortest prompt; the rest of a longer one begins its completion, masked. So all
     padding is on the right: causal attention needs no mask, and positions are those of the sampler.
     """
+    import torch
+
     shared = min(len(row.prompt) for row in rows)
     longest = max(row.length for row in rows) - shared
 
-    def completions(values: list[Sequence[Any]], fill: Any, dtype: Any) -> torch.Tensor:
+    def completions(values: list[Sequence[Any]], fill: Any, dtype: Any) -> Any:
         padded = []
         for row, value in zip(rows, values, strict=True):
             begun = [fill] * (row.length - shared - len(value))

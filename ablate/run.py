@@ -44,7 +44,7 @@ def run(config: Config, quiet: bool = False) -> Path:
     for part in axes.values():
         if check := getattr(part, "check", None):
             check(parts["task"])
-    _check_budget(config, parts["task"], parts["model"], strategy)
+    check_budget(config, parts["task"], parts["model"], strategy)
     if not _claim(config, folder):
         return folder
     record = Record(folder)
@@ -60,7 +60,7 @@ def run(config: Config, quiet: bool = False) -> Path:
     return folder
 
 
-def _check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> None:
+def check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> None:
     """Refuse a budget that one batch can exceed, and name the smallest that works."""
     knob = getattr(strategy.source, "size", "n")  # the setting that says how many answers a problem takes
     answers = getattr(strategy.source, knob, 1)

@@ -65,7 +65,7 @@ def sweep(checked: Plan, launch: Launch) -> int:
     """
     cache = checked.config.paths.cache
     folder = Path(cache) / "sweeps" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    facts = {"process": os.getpid(), "runs": checked.runs, "varied": checked.varied}
+    facts = {"process": os.getpid(), "runs": checked.count, "varied": checked.varied}
     try:
         folder.mkdir(parents=True)
         (folder / "sweep.json").write_text(json.dumps(facts))

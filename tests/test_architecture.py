@@ -90,7 +90,6 @@ HEAVY = {
 # files that exist for a heavy library and are imported inside functions only
 MAY_LOAD_AT_IMPORT = {
     "ablate/learner.py": {"torch", "transformers", "trl"},
-    "ablate/rows.py": {"torch"},
     "ablate/conduct.py": {"transformers"},
     "ablate/engines/kv_cache.py": {"torch", "transformers"},
 }
@@ -208,6 +207,7 @@ def test_heavy_libraries_load_where_they_are_used():
         "ablate.config",
         "ablate.__main__",
         "ablate.check",
+        "ablate.plan.__main__",
         "ablate.report.__main__",
         "ablate.tune",
         "strategies.guess_check",

@@ -1,11 +1,14 @@
 """Command lines to configurations: bad ones in one line, the user's own files, sweeps checked in full."""
 
 import sys
+from dataclasses import replace
 
 import pytest
+from omegaconf.errors import ReadonlyConfigError
 
-from ablate.compose import compose, plan
+from ablate.compose import compose, plan, runs
 from ablate.config import build, run_folder
+from ablate.machine import cores
 from ablate.types import UserError
 
 
@@ -95,6 +98,41 @@ def test_every_choice_of_a_sweep_is_checked_first(lines, message):
 def test_sweeps_are_handed_on_as_they_were_written():
     checked = plan(["task=glob(*)", "seed=range(0,3)", "strategy.source.n=4,8"], multirun=True)
     assert checked.overrides == ["task=glob(*)", "seed=range(0,3)", "++strategy.source.n=4,8"]
+
+
+def test_every_run_of_a_sweep_is_what_composing_it_alone_gives():
+    lines = ["experiment=smoke", "seed=3,0", "strategy=guess_check,mcts", "learner.lr=1e-3"]
+    found = runs(plan(lines, multirun=True))
+    alone = [
+        compose(["experiment=smoke", f"seed={seed}", f"strategy={name}", "learner.lr=1e-3"])
+        for seed in (3, 0)
+        for name in ("guess_check", "mcts")
+    ]
+    assert found == alone and [run_folder(each) for each in found] == [run_folder(each) for each in alone]
+    assert runs(plan(["experiment=smoke", "seed=4"])) == [compose(["experiment=smoke", "seed=4"])]
+    with pytest.raises(ReadonlyConfigError):
+        found[1].seed = 5
+
+
+def test_values_that_follow_the_seed_follow_it():
+    checked = plan(["seed=0,1,2", "sampling_seed=${seed}", "name=of-${seed}"], multirun=True)
+    assert [(c.seed, c.sampling_seed, c.name) for c in runs(checked)] == [(i, i, f"of-{i}") for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "jobs"),
+    [(["experiment=arms"], 2), ([], 1), (["experiment=arms", "hydra.launcher.n_jobs=-1"], cores())],
+)
+def test_how_many_runs_a_launcher_takes_at_a_time(lines, jobs):
+    assert plan(lines, multirun=True).jobs == jobs
+
+
+def test_runs_that_a_sweeper_chooses_cannot_be_listed():
+    with pytest.raises(UserError, match=r"learner.lr=interval\(1e-4,1e-3\) lists no values"):
+        runs(plan(["learner.lr=interval(1e-4,1e-3)"], multirun=True))
+    checked = replace(plan([], multirun=True), sweeper="optuna")
+    with pytest.raises(UserError, match="hydra/sweeper=optuna chooses its runs as it goes"):
+        runs(checked)
 
 
 IDEA = """

@@ -166,7 +166,7 @@ class StepModel:
         import torch
 
         rows = [_tokens(prefix) for prefix in prefixes]
-        whole, owner = _maximal(rows)
+        whole, owner = maximal(rows)
         logits: list[Any] = [None] * len(whole)
         self._model.eval()
         with torch.no_grad():
@@ -187,7 +187,7 @@ class StepModel:
         from transformers.trainer_callback import PrinterCallback
 
         rows = [_tokens(prefix) for prefix in prefixes]
-        whole, owner = _maximal(rows)
+        whole, owner = maximal(rows)
         labels = [[IGNORE] * len(row) for row in whole]
         for row, target in zip(rows, targets, strict=True):
             labels[owner[row]][len(row) - 1] = target
@@ -254,7 +254,7 @@ class StepModel:
         self._model.load_state_dict(weights)
 
 
-def _maximal(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], dict[tuple[int, ...], int]]:
+def maximal(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], dict[tuple[int, ...], int]]:
     """The rows that are no proper prefix of another; for every row, the index of one that begins with it."""
     whole: list[tuple[int, ...]] = []
     owner: dict[tuple[int, ...], int] = {}

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ablate.report.content import Report
 from ablate.report.statistics import LEVEL, Components, chances, critical, half_width, two_way
 from ablate.types import UserError
 
@@ -181,20 +182,27 @@ def to_text(world: World, rows: list[Row], experiments: int = EXPERIMENTS) -> st
 
 
 def measured(folder: Path) -> World:
-    """The components of an experiment: the mean over its arms' differences to the base. Raises UserError."""
+    """The components of an experiment. Raises UserError."""
     from ablate.report.assemble import assemble
     from ablate.report.loading import load
 
-    report = assemble(load(folder), MARGIN)
+    world = pooled(assemble(load(folder), MARGIN))
+    if world is None:
+        raise UserError(f"{folder} has no two arms with two seeds in common: nothing to measure")
+    return world
+
+
+def pooled(report: Report) -> World | None:
+    """The mean over an experiment's headline contrasts; None if none of them has two seeds."""
     found = [
         claim.effect.estimate.components
         for claim in report.claims
         if claim.effect is not None and claim.effect.estimate.components is not None
     ]
     if not found:
-        raise UserError(f"{folder} has no two arms with two seeds in common: nothing to measure")
+        return None
     means = [float(np.mean([getattr(each, name) for each in found])) for name in ("seed", "problem", "rest")]
-    seed, problem, rest = np.sqrt(means)
+    seed, problem, rest = map(float, np.sqrt(means))
     return World(seed, problem, rest, report.cluster_sizes)
 
 

@@ -37,6 +37,7 @@ more than the others would then get too short an interval.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +49,10 @@ __all__ = [
     "Estimate",
     "chances",
     "critical",
+    "detectable",
     "estimate",
     "half_width",
+    "seeds_for",
     "seeds_to_settle",
     "two_way",
 ]
@@ -183,14 +186,36 @@ def chances(
 def seeds_to_settle(effect: float, margin: float, components: Components, family: int = 1) -> int | None:
     """The fewest seeds that give some verdict with 80 % probability if the truth is `effect`; None: not even
     1000 do, because the problems are too few or the effect is too near to where verdicts change."""
+    return _fewest(lambda seeds: 1 - chances(effect, margin, components, seeds, family)["inconclusive"])
 
-    def settled(seeds: int) -> bool:
-        return chances(effect, margin, components, seeds, family)["inconclusive"] <= 1 - POWER
 
-    if not settled(MOST_SEEDS):
+def seeds_for(word: str, effect: float, margin: float, components: Components, family: int = 1) -> int | None:
+    """The same for one verdict, named as in `chances`."""
+    return _fewest(lambda seeds: chances(effect, margin, components, seeds, family)[word])
+
+
+def detectable(margin: float, components: Components, seeds: int, family: int = 1) -> float | None:
+    """The smallest effect, in accuracy, that at least 2 seeds find to help with 80 % probability; None: there
+    is none below 1."""
+
+    def power(effect: float) -> float:
+        return chances(effect, margin, components, seeds, family)["helps"]
+
+    if power(1.0) < POWER:
+        return None
+    low, high = 0.0, 1.0  # too small, large enough
+    while high - low > 1e-5:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return high
+
+
+def _fewest(power: Callable[[int], float]) -> int | None:
+    """The fewest seeds whose power is 80 %; it grows with them."""
+    if power(MOST_SEEDS) < POWER:
         return None
     low, high = 1, MOST_SEEDS  # not enough, enough
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if settled(middle) else (middle, high)
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
     return high

@@ -8,7 +8,7 @@ from paper import PaperLab
 from tiny import tiny_policy
 
 from ablate.ledger import Ledger
-from ablate.models.value_models import HeadModel, StepModel, _maximal
+from ablate.models.value_models import HeadModel, StepModel, maximal
 from ablate.scorers.learned import Learned, errors
 from ablate.scorers.monte_carlo import MonteCarlo
 from ablate.types import Problem, Step, Trajectory, UserError
@@ -112,7 +112,7 @@ def test_a_head_shares_the_policys_passes():
 
 def test_maximal_rows():
     rows = [(1, 2), (1,), (1, 2, 3), (2,), (1, 3), (1, 2)]
-    whole, owner = _maximal(rows)
+    whole, owner = maximal(rows)
     assert sorted(whole) == [(1, 2, 3), (1, 3), (2,)]
     assert all(whole[owner[row]][: len(row)] == row for row in rows)
 
