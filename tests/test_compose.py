@@ -121,7 +121,7 @@ def test_values_that_follow_the_seed_follow_it():
 
 @pytest.mark.parametrize(
     ("lines", "jobs"),
-    [(["experiment=arms"], 2), ([], 1), (["experiment=arms", "hydra.launcher.n_jobs=-1"], cores())],
+    [(["experiment=suspects"], 2), ([], 1), (["experiment=suspects", "hydra.launcher.n_jobs=-1"], cores())],
 )
 def test_how_many_runs_a_launcher_takes_at_a_time(lines, jobs):
     assert plan(lines, multirun=True).jobs == jobs

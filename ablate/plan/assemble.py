@@ -278,11 +278,12 @@ def _time(
 
 def _comparison(plan: Design) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     """(roles, seeds) of the arms that are compared: those at the smallest budget, where a strategy stands for
-    one arm."""
+    one arm, and a base that goes beyond it and is read there, too."""
     least = min(cell.budget[1] for cell in plan.cells)
     arms = [cell for cell in plan.cells if cell.budget[1] == least]
     names = Counter(cell.name for cell in arms)
-    arms = [cell for cell in arms if names[cell.name] == 1]
+    arms += [cell for cell in plan.cells if cell.name in BASES and cell.name not in names]
+    arms = [cell for cell in arms if names[cell.name] <= 1]
     roles = {cell.name: contrasts.role(cell.name, cell.values["strategy"]) for cell in arms}
     return roles, {cell.name: cell.seeds for cell in arms}
 

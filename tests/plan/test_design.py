@@ -19,7 +19,7 @@ def test_a_sweep_is_arms_times_seeds():
     assert all(cell.seeds == (0, 1, 2) and not cell.settings for cell in plan.cells)
     # seed by seed, as the sweeper takes them
     assert [run.config.seed for run in plan.runs[:8]] == [0] * 7 + [1]
-    assert plan.cells[0].budget == ("flops", 3e12)
+    assert [cell.budget for cell in plan.cells[:2]] == [("flops", 1.2e13), ("flops", 3e12)]
     assert len({run.folder for run in plan.runs}) == 21
 
 
