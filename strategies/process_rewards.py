@@ -53,8 +53,8 @@ class Process:
     def __post_init__(self) -> None:
         if not 0.0 < self.until <= 1.0:
             raise UserError(f"until={self.until} is a share of the budget: it must lie in (0, 1]")
-        without_settings = {"verified": Verified, "oracle": Oracle}.get(self.scorer)
-        self._scorer: Scorer = without_settings() if without_settings else getattr(self, self.scorer)
+        without_settings: dict[str, Scorer] = {"verified": Verified(), "oracle": Oracle()}
+        self._scorer = without_settings.get(self.scorer) or getattr(self, self.scorer)
         own_values = self.scorer == "monte_carlo"
         self._centred = self.form == "progress" or (self.form == "auto" and not own_values)
 

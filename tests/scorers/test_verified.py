@@ -93,7 +93,7 @@ def test_it_knows_no_more_than_the_verifier(policy):
     (values,) = step_values([right], Verified(), lab)
     checks = [lab.text(replace(right, steps=(step,))).endswith("ok \n") for step in right.steps]
     assert values == pytest.approx([0.0, *(sum(checks[: t + 1]) / LINKS for t in range(len(checks)))])
-    bad = lab.encode("1 + 1 = 3 , 7 \n 3 + 7 = 10 \n 10 ok \n #2 \n ")
+    bad = lab.encode("1 + 1 = 3 , 7 \n 3 + 7 = 10 \n 10 ok \n #2 ")
     lost = lab.split(replace(right, steps=(Step(bad, (-0.7,) * len(bad)),), solved=False))
     assert step_values([lost], Verified(), lab) == [[0.0] * 5]
     assert step_values([lost], Oracle(), lab)[0] == pytest.approx([1.0] + [(LINKS - 1) / LINKS] * 4)
