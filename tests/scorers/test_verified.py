@@ -70,13 +70,15 @@ def test_a_link_is_a_step_and_its_progress_is_its_own_verdict(policy, pattern):
 
 @given(st.lists(patterns, min_size=2, max_size=5), st.sampled_from([1.0, float(LINKS)]))
 @settings(deadline=None)
-def test_credit_is_each_links_verdict_against_all_of_the_group(policy, chosen, coefficient):
+def test_credit_is_the_links_from_here_on_against_those_of_the_group(policy, chosen, coefficient):
     lab = laboratory(policy, BY_LINK)
     group = [answer(lab, pattern) for pattern in chosen]
     (credited,) = Process(scorer="verified", coefficient=coefficient)([group], lab)
-    outcome, mean = Outcome().advantages(group), fmean(ok / LINKS for pattern in chosen for ok in pattern)
-    for t, pattern, a in zip(credited, chosen, outcome, strict=True):
-        assert t.advantages == pytest.approx([a + coefficient * (ok / LINKS - mean) for ok in pattern])
+    for t, pattern, a in zip(credited, chosen, Outcome().advantages(group), strict=True):
+        for i in range(LINKS):
+            mean = fmean(sum(other[i:]) for other in chosen)
+            expected = a + coefficient * (sum(pattern[i:]) - mean) / LINKS
+            assert t.advantages[i] == pytest.approx(expected)
 
 
 def test_links_have_signal_where_outcomes_have_none(lab):
