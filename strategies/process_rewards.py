@@ -9,6 +9,9 @@ forms are
   process reward: on the default task it pays for every restart and teaches never to finish.
 - progress: A_t = A_outcome + coefficient (p_t - mean p over the group's steps), as process advantage
   verifiers are used (Setlur et al. 2024, arXiv:2410.08146, eq. 3), centred so that it pays for no length.
+- return: A_t = A_outcome + coefficient (G_t - mean G_t over the group's answers), G_t = p_t + ... + p_T, as
+  in GRPO's process supervision (Shao et al. 2024, arXiv:2402.03300, section 4.1.3). For values that are what
+  has been earned so far: a step then answers for what it leaves to later ones, too (room under the cap, say).
 
 Siblings in a tree carry the search's values: there A = Q(child) - V(parent), and no scorer is asked.
 """
@@ -35,13 +38,14 @@ class Process:
     """Credit per step.
 
     scorer: who values a step; each has settings of its own below. form: see above; auto: difference where the
-    values are the policy's own (monte_carlo), else progress. coefficient: of the centred progress. until:
-    share of the budget after which only the outcome counts ("to create the early examples"). shuffle: the
-    placebo: the steps' progress is permuted within each answer, its sum kept. outcome: the outcome's credit.
+    values are the policy's own (monte_carlo), return where they are earned (verified), else progress.
+    coefficient: of what is centred. until: share of the budget after which only the outcome counts ("to
+    create the early examples"). shuffle: the placebo: the steps' progress is permuted within each answer, its
+    sum kept. outcome: the outcome's credit.
     """
 
     scorer: Literal["monte_carlo", "learned", "judge", "verified", "oracle"] = "monte_carlo"
-    form: Literal["auto", "difference", "progress"] = "auto"
+    form: Literal["auto", "difference", "progress", "return"] = "auto"
     coefficient: float = 1.0
     until: float = 1.0
     shuffle: bool = False
@@ -55,8 +59,8 @@ class Process:
             raise UserError(f"until={self.until} is a share of the budget: it must lie in (0, 1]")
         without_settings: dict[str, Scorer] = {"verified": Verified(), "oracle": Oracle()}
         self._scorer = without_settings.get(self.scorer) or getattr(self, self.scorer)
-        own_values = self.scorer == "monte_carlo"
-        self._centred = self.form == "progress" or (self.form == "auto" and not own_values)
+        own = {"monte_carlo": "difference", "verified": "return"}.get(self.scorer, "progress")
+        self._form = own if self.form == "auto" else self.form
 
     def check(self, task: Task) -> None:
         """Raises UserError if the task cannot serve the scorer."""
@@ -87,20 +91,26 @@ class Process:
             lab.log("reward/process", sum(max(p, 0.0) for p in paid))
         if self.shuffle:
             progress = [lab.rng.sample(steps, len(steps)) for steps in progress]
-        if self._centred:
-            # only the policy's own steps: what it did not write cannot raise its baseline
-            own = [
-                p
-                for t, steps in zip(group, progress, strict=True)
-                for p, step in zip(steps, t.steps, strict=True)
-                if step.logprobs is not None
-            ]
-            mean, whole = fmean(own) if own else 0.0, self.outcome.advantages(group)
+        if self._form != "difference":
+            if self._form == "return":
+                progress = [[sum(steps[i:]) for i in range(len(steps))] for steps in progress]
+            centred = _centred(group, progress, by_place=self._form == "return")
             progress = [
-                [a + self.coefficient * (p - mean) for p in steps]
-                for a, steps in zip(whole, progress, strict=True)
+                [a + self.coefficient * p for p in steps]
+                for a, steps in zip(self.outcome.advantages(group), centred, strict=True)
             ]
         return [replace(t, advantages=tuple(steps)) for t, steps in zip(group, progress, strict=True)]
+
+
+def _centred(group: Group, gains: list[list[float]], by_place: bool) -> list[list[float]]:
+    """Every step's gain minus the mean over the group's steps, or over those in the same place."""
+    own: dict[int, list[float]] = {}
+    for t, steps in zip(group, gains, strict=True):
+        for i, (gain, step) in enumerate(zip(steps, t.steps, strict=True)):
+            if step.logprobs is not None:  # what the policy did not write cannot raise its baseline
+                own.setdefault(i if by_place else 0, []).append(gain)
+    means = {place: fmean(found) for place, found in own.items()}
+    return [[gain - means.get(i if by_place else 0, 0.0) for i, gain in enumerate(steps)] for steps in gains]
 
 
 def differences(values: list[float]) -> list[float]:

@@ -1,21 +1,22 @@
 """A chain: several independent Countdown problems in one episode, right only if all of them are.
 
 A positive control: credit for each link must beat credit for the whole. The prompt poses all links, each
-under a label, and opens the first one; the answer opens the others by their labels, in order::
+under a label, and opens the first one; the answer opens the others, in order, by repeating their lines::
 
     #1 8 9 4 : 44       prompt
     #2 3 5 7 : 22
-    #1
+    #1 8 9 4 : 44
     4 * 9 = 36 , 8      answer
     36 + 8 = 44
     44 ok
-    #2
+    #2 3 5 7 : 22
     3 * 5 = 15 , 7
     ...
 
-What stands between two labels is read like an answer to Countdown; `no` restarts the link it stands in.
-Links that are skipped are wrong. A label that does not lead on is an illegal line like any other. A label
-closes the link before it, with or without its newline.
+A label closes the link before it and opens its own. What stands between two openings is read like an answer
+to Countdown; `no` restarts the link it stands in. Links that are skipped are wrong. An opening that is not
+the prompt's line is an illegal line of the link that it opens; a line whose label does not lead on is one of
+the link that it stands in.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ablate.tasks import derivation
 from ablate.tasks.arithmetic import Numbers, tercile_bounds
 from ablate.tasks.countdown import Countdown, check_range, terms
 from ablate.tasks.demonstrate import Demonstrator
-from ablate.tasks.derivation import Line, read_lines, write
+from ablate.tasks.derivation import Line, read_lines
 from ablate.types import Problem, UserError
 
 LABEL = "#"  # what a label begins with
@@ -97,7 +98,7 @@ class Chain:
 
     def parts(self, problem: Problem, completion: str) -> list[bool]:
         """Which links are right."""
-        links, last, unfinished = self._read(completion)
+        links, last, unfinished = self._read(problem, completion)
         return [
             link is not None and self._accepts(part, link) and not (unfinished and i == last)
             for i, (part, link) in enumerate(zip(_parts(problem), links, strict=True))
@@ -110,7 +111,7 @@ class Chain:
         can still be accepted, and one still ahead always. This is the value of the mean of `parts` under best
         play without restarts, not of the all-or-nothing reward: it gives credit link by link.
         """
-        links, last, _ = self._read(completion_prefix)
+        links, last, _ = self._read(problem, completion_prefix)
         alive = self.links - 1 - last
         for i, (part, link) in enumerate(zip(_parts(problem), links, strict=True)):
             if i < last:
@@ -122,7 +123,7 @@ class Chain:
     def behaviours(self, problem: Problem, completion: str) -> dict[str, float]:
         """Countdown's counts, summed over links (gave_up: how many links were given up); and links_opened,
         links_right."""
-        links, last, unfinished = self._read(completion)
+        links, last, unfinished = self._read(problem, completion)
         counts: Counter[str] = Counter()
         for i, (part, link) in enumerate(zip(_parts(problem), links, strict=True)):
             rest = unfinished if i == last else []
@@ -133,7 +134,7 @@ class Chain:
 
     def answer(self, problem: Problem, completion: str) -> str:
         """What majority votes are counted over: the attempt that stands at the end of each link."""
-        links, _, unfinished = self._read(completion)
+        links, _, unfinished = self._read(problem, completion)
         return " / ".join(derivation.standing(link or []) for link in links) + " ".join(unfinished)
 
     def demonstrations(
@@ -155,35 +156,38 @@ class Chain:
             problem = self.problem(stream, "train", index)
             rng = Random(hash64("demonstration", seed, index))
             answers = (demonstrator.answer(*terms(part), self.base.ceiling, rng) for part in _parts(problem))
-            yield problem, self._join(answers)
+            yield problem, self._join(problem, answers)
 
     def demonstrate(self, problem: Problem, rng: Random) -> str:
         """Like Countdown's, link by link."""
-        return self._join(
-            Demonstrator().answer(*terms(part), self.base.ceiling, rng) for part in _parts(problem)
-        )
+        answers = (Demonstrator().answer(*terms(part), self.base.ceiling, rng) for part in _parts(problem))
+        return self._join(problem, answers)
 
     def solutions(self, problem: Problem, most: int | None = None) -> list[str]:
         """Correct answers, at most `most`: the i-th strings together the i-th solution of every link."""
         by_link = [self.base.solutions(part, most) for part in _parts(problem)]
-        return [self._join(texts) for texts in zip(*by_link, strict=False)]
+        return [self._join(problem, texts) for texts in zip(*by_link, strict=False)]
 
     @cached_property
     def _labels(self) -> dict[str, int]:
         return {f"{LABEL}{i + 1}": i for i in range(self.links)}
 
-    def _join(self, texts: Iterable[str]) -> str:
+    def _join(self, problem: Problem, texts: Iterable[str]) -> str:
         """The answer made of answers to the links; the prompt has opened the first one."""
-        first, *others = zip(self._labels, texts, strict=True)
-        return first[1] + "".join(write(label) + text for label, text in others)
+        first, *others = zip(self._openings(_parts(problem)), texts, strict=True)
+        return first[1] + "".join(opening + text for opening, text in others)
+
+    def _openings(self, parts: Iterable[Problem]) -> list[str]:
+        """The line that opens each link."""
+        return [f"{label} {part.prompt}" for label, part in zip(self._labels, parts, strict=True)]
 
     def _chain(self, parts: list[Problem]) -> Problem:
         chance = prod(part.difficulty or 0.0 for part in parts)
         hard, medium = self._bounds
+        openings = self._openings(parts)
         return Problem(
             id=" / ".join(part.id for part in parts),
-            prompt="".join(f"{label} {part.prompt}" for label, part in zip(self._labels, parts, strict=True))
-            + write("#1"),
+            prompt="".join((*openings, openings[0])),
             answer={"parts": tuple(parts)},
             cluster=" / ".join(part.cluster for part in parts),
             difficulty=chance,
@@ -218,26 +222,27 @@ class Chain:
     def _accepts(self, part: Problem, link: list[Line]) -> bool:
         return derivation.accepts(link, *terms(part), self.base.ceiling)
 
-    def _read(self, text: str) -> tuple[list[list[Line] | None], int, Line]:
+    def _read(self, problem: Problem, text: str) -> tuple[list[list[Line] | None], int, Line]:
         """The lines of each link, None where it was not opened; the link that the text ends in; the words
-        after the last line."""
+        after the last line. A right opening is none of a link's lines, a wrong one is its first."""
         lines, unfinished = read_lines(text)
+        openings = [read_lines(line)[0][0] for line in self._openings(_parts(problem))]
         links: list[list[Line] | None] = [None] * self.links
         here: list[Line] = []
         links[0], at = here, 0
         for line in lines:
             if label := self._leads_on(line, at):
-                here, at = [], label
+                here, at = [] if line == openings[label] else [line], label
                 links[at] = here
             else:
                 here.append(line)
         if label := self._leads_on(unfinished, at):
-            links[label], at, unfinished = [], label, []
+            links[label], at = [], label
         return links, at, unfinished
 
     def _leads_on(self, line: Line, at: int) -> int:
         """The link that a line opens from link `at`, 0 if it opens none."""
-        label = self._labels.get(line[0], 0) if len(line) == 1 else 0
+        label = self._labels.get(line[0], 0) if line else 0
         return label if label > at else 0
 
 

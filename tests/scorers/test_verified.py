@@ -70,13 +70,15 @@ def test_a_link_is_a_step_and_its_progress_is_its_own_verdict(policy, pattern):
 
 @given(st.lists(patterns, min_size=2, max_size=5), st.sampled_from([1.0, float(LINKS)]))
 @settings(deadline=None)
-def test_credit_is_each_links_verdict_against_all_of_the_group(policy, chosen, coefficient):
+def test_credit_is_the_links_from_here_on_against_those_of_the_group(policy, chosen, coefficient):
     lab = laboratory(policy, BY_LINK)
     group = [answer(lab, pattern) for pattern in chosen]
     (credited,) = Process(scorer="verified", coefficient=coefficient)([group], lab)
-    outcome, mean = Outcome().advantages(group), fmean(ok / LINKS for pattern in chosen for ok in pattern)
-    for t, pattern, a in zip(credited, chosen, outcome, strict=True):
-        assert t.advantages == pytest.approx([a + coefficient * (ok / LINKS - mean) for ok in pattern])
+    for t, pattern, a in zip(credited, chosen, Outcome().advantages(group), strict=True):
+        for i in range(LINKS):
+            mean = fmean(sum(other[i:]) for other in chosen)
+            expected = a + coefficient * (sum(pattern[i:]) - mean) / LINKS
+            assert t.advantages[i] == pytest.approx(expected)
 
 
 def test_links_have_signal_where_outcomes_have_none(lab):
@@ -93,7 +95,7 @@ def test_it_knows_no_more_than_the_verifier(policy):
     (values,) = step_values([right], Verified(), lab)
     checks = [lab.text(replace(right, steps=(step,))).endswith("ok \n") for step in right.steps]
     assert values == pytest.approx([0.0, *(sum(checks[: t + 1]) / LINKS for t in range(len(checks)))])
-    bad = lab.encode("1 + 1 = 3 , 7 \n 3 + 7 = 10 \n 10 ok \n #2 \n ")
+    bad = lab.encode("1 + 1 = 3 , 7 \n 3 + 7 = 10 \n 10 ok \n #2 ")
     lost = lab.split(replace(right, steps=(Step(bad, (-0.7,) * len(bad)),), solved=False))
     assert step_values([lost], Verified(), lab) == [[0.0] * 5]
     assert step_values([lost], Oracle(), lab)[0] == pytest.approx([1.0] + [(LINKS - 1) / LINKS] * 4)

@@ -108,10 +108,24 @@ def test_until_turns_process_rewards_off():
         Process(until=1.2)
 
 
-def test_auto_is_difference_only_where_values_are_the_policys_own():
-    assert not Process()._centred
-    assert Process(scorer="oracle")._centred and Process(scorer="learned")._centred
-    assert not Process(scorer="oracle", form="difference")._centred
+@given(groups_of, st.floats(0.1, 2.0))
+def test_returns_are_what_is_still_to_be_earned_against_the_same_place(answers, coefficient):
+    """G_t = r - V_{t-1}, from the telescoping sum."""
+    lab = lab_of()
+    group = [answer(lab, *digits) for digits in answers]
+    (credited,) = process(lab, form="return", coefficient=coefficient)([group], lab)
+    rewards = [float(digits in WINS) for digits in answers]
+    for i in range(3):
+        left = [r - lab.value(digits[:i]) for r, digits in zip(rewards, answers, strict=True)]
+        for t, a, g in zip(credited, Outcome().advantages(group), left, strict=True):
+            assert t.advantages[i] == pytest.approx(a + coefficient * (g - fmean(left)))
+
+
+def test_auto_chooses_the_form_by_what_the_values_are():
+    assert Process()._form == "difference"  # the policy's own
+    assert Process(scorer="verified")._form == "return"  # earned so far
+    assert Process(scorer="oracle")._form == Process(scorer="learned")._form == "progress"
+    assert Process(scorer="oracle", form="difference")._form == "difference"
 
 
 def test_an_oracle_needs_a_task_that_has_one():

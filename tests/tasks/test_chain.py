@@ -13,8 +13,13 @@ BASE = TASK.base
 WORDS = [*TASK.vocabulary(), "#4", "#0", "#", "</s>", ""]
 
 
+def opening(problem, link):
+    """The line that opens a link, counted from 0."""
+    return f"#{link + 1} {problem.answer['parts'][link].prompt}"
+
+
 def pieces(problem):
-    """A right answer of each link, with its label where the prompt has not given it."""
+    """A right answer of each link, with its opening where the prompt has not given it."""
     first, *others = TASK.solutions(problem, 1)[0].split("#")
     return [first, *(f"#{text}" for text in others)]
 
@@ -35,7 +40,7 @@ def test_a_chain_is_right_if_all_its_parts_are():
             assert not TASK.verify(problem, text) and TASK.score(problem, text) == pytest.approx(2 / 3)
             assert TASK.oracle(problem, text) == pytest.approx(2 / 3)
             # a restart mends the link that it stands in, and no other
-            mended = text + TASK.correction + links[2].removeprefix("#3 \n ")
+            mended = text + TASK.correction + links[2].removeprefix(opening(problem, 2))
             assert TASK.parts(problem, mended) == [i != wrong or wrong == 2 for i in range(3)]
 
 
@@ -53,16 +58,27 @@ def test_links_are_opened_in_order():
     assert parts(a, c) == [True, False, True]
     assert parts(b, a, c) == [False, False, True]
     assert parts(a, c, b) == [True, False, False]
-    assert parts(a, b, "#1 \n ", a, c) == [True, False, True]
+    assert parts(a, b, opening(problem, 0), a, c) == [True, False, True]
     assert parts(a, b, c, c) == [True, True, False]
-    for rest in ("no", "1", "#1", "#4 \n ", "\n "):
+    for rest in ("no", "1", "#1", opening(problem, 2), "#4 \n ", "\n "):
         assert parts(a, b, c, rest) == [True, True, False]
-    assert parts(a, "#2") == parts(a, "#2 \n ") == [True, False, False]  # a label closes at once
-    assert parts(a, "#2 no") == [False, False, False]
+    for begun in ("#2", "#2 no", opening(problem, 1), opening(problem, 1)[:-2]):
+        assert parts(a, begun) == [True, False, False]  # a label closes the link before it at once
     assert parts("#1 \n ", a, b, c) == [False, True, True]
     assert parts("#1 \n no \n ", a, b, c) == [True, True, True]  # illegal, but restarted
-    assert parts(a, b.replace("#2", "#2 :"), c) == [False, False, True]
     assert parts(a, b, c.replace("#3", "#4")) == [True, False, False]
+
+
+def test_an_opening_repeats_its_line_of_the_prompt():
+    problem = TASK.problem(0, "heldout", 0)
+    a, b, c = pieces(problem)
+    right = opening(problem, 1)
+    for wrong in ("#2 \n ", "#2 : \n ", right.replace(" : ", " "), "#2 " + problem.answer["parts"][2].prompt):
+        text = wrong + b.removeprefix(right)
+        assert TASK.parts(problem, a + text + c) == [True, False, True]
+        restarted = wrong + TASK.correction + b.removeprefix(right)
+        assert TASK.parts(problem, a + restarted + c) == [True, True, True]
+        assert TASK.oracle(problem, a + wrong) == pytest.approx(2 / 3)
 
 
 def test_the_oracle_is_the_share_of_links_that_can_still_be_right():
@@ -72,14 +88,15 @@ def test_the_oracle_is_the_share_of_links_that_can_still_be_right():
     for cut in range(len(a + b + c)):  # nothing on the way of a right answer costs anything
         assert TASK.oracle(problem, (a + b + c)[:cut]) == 1.0
     dead = "1 + 1 = 3 , 7 \n "
-    assert TASK.oracle(problem, a + "#2 \n " + dead) == pytest.approx(2 / 3)
-    assert TASK.oracle(problem, a + "#2 \n " + dead + TASK.correction) == 1.0
-    assert TASK.oracle(problem, a + "#2 \n " + dead + c) == pytest.approx(2 / 3)
-    assert TASK.oracle(problem, a + "#2 \n #3 \n ") == pytest.approx(2 / 3)  # left too early
-    assert TASK.oracle(problem, a + "#2 \n #3") == pytest.approx(2 / 3)
-    assert TASK.oracle(problem, a + "#3 \n ") == pytest.approx(2 / 3)  # skipped
+    second, third = opening(problem, 1), opening(problem, 2)
+    assert TASK.oracle(problem, a + second + dead) == pytest.approx(2 / 3)
+    assert TASK.oracle(problem, a + second + dead + TASK.correction) == 1.0
+    assert TASK.oracle(problem, a + second + dead + c) == pytest.approx(2 / 3)
+    assert TASK.oracle(problem, a + second + third) == pytest.approx(2 / 3)  # left too early
+    assert TASK.oracle(problem, a + second + "#3") == pytest.approx(2 / 3)
+    assert TASK.oracle(problem, a + third) == pytest.approx(2 / 3)  # skipped
     assert TASK.oracle(problem, c) == pytest.approx(1 / 3)
-    assert TASK.oracle(problem, dead + "#3 \n " + dead) == 0.0
+    assert TASK.oracle(problem, dead + third + dead) == 0.0
 
 
 @settings(max_examples=300, deadline=None)
@@ -98,9 +115,10 @@ def test_a_mutated_link_is_right_only_if_countdown_says_so(data):
     text = "".join([*links[:at], changed, *links[at + 1 :]])
     part = problem.answer["parts"][at]
     found = TASK.parts(problem, text)
-    label = f"#{at + 1} \n " if at else ""
-    if found[at]:
-        assert changed.startswith(label) and BASE.verify(part, changed.removeprefix(label))
+    if found[at]:  # what follows the opening, if it is right, or the last restart
+        label = f"#{at + 1} " if at else ""
+        rest = changed.removeprefix(opening(problem, at)) if at else changed
+        assert changed.startswith(label) and BASE.verify(part, rest)
     assert TASK.oracle(problem, text) in (0, 1 / 3, 2 / 3, 1)
     assert TASK.verify(problem, text) == all(found)
 
@@ -142,7 +160,7 @@ def test_splits_and_clusters_share_no_multiset(task):
             problem = task.problem(0, split, index)
             parts = problem.answer["parts"]
             assert {part.cluster for part in parts} <= multisets[split]
-            assert problem.prompt.count(" ") == task.links * (base.numbers + 4) + 2
+            assert problem.prompt.count(" ") == (task.links + 1) * (base.numbers + 4)
             if split == "heldout":
                 assert not seen & {part.id for part in parts}
                 seen |= {part.id for part in parts}
