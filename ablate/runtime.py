@@ -38,11 +38,11 @@ def keep_memory() -> None:
         mallopt(parameter, 1 << 30)
 
 
-def device() -> Any:
-    """The first GPU if there is one, else the CPU."""
+def device(wanted: str = "auto") -> Any:
+    """The device of this name; "auto": the first GPU if there is one, else the CPU."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
 
 
 def gpus() -> list[str]:
