@@ -14,6 +14,8 @@ from typing import Any
 # slower each. OpenMP reads this when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# transformers and TRL import vLLM where it is installed, and with it come its messages
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 def set_threads(threads: int | None) -> int:

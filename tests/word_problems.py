@@ -90,27 +90,30 @@ def make_tokenizer():
     )
 
 
-def make_model(folder, tied=True, steps=0, positions=512, architecture="qwen2"):
-    """Write a model to `folder`, taught `solution` for so many steps; returns the folder."""
+def make_model(folder, tied=True, steps=0, **sizes):
+    """Write a model to `folder`, taught `solution` for so many steps; returns the folder.
+
+    sizes: of its configuration, where they should be others.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
-    config = AutoConfig.for_model(
-        architecture,
-        vocab_size=len(tokenizer) + 8,  # more rows than tokens, as Qwen has
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        intermediate_size=128,
-        max_position_embeddings=positions,
-        tie_word_embeddings=tied,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
+    defaults = {
+        "vocab_size": len(tokenizer) + 8,  # more rows than tokens, as Qwen has
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,  # the smallest that vLLM decodes on a CPU
+        "intermediate_size": 128,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": tied,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+    }
+    config = AutoConfig.for_model("qwen2", **{**defaults, **sizes})
     config.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)  # the architecture's own class, with its own rules
     with torch.random.fork_rng():

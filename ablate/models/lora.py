@@ -74,15 +74,15 @@ class AdaptedPolicy(Policy):
         self._bare = bare
 
     @property
-    def backbone(self) -> Any:
-        """The model with its adapters, without its output head."""
-        return self.model.get_base_model().base_model
+    def whole(self) -> Any:
+        """The transformers model, with adapters in its layers."""
+        return self.model.get_base_model()
 
     def weights(self) -> Iterator[tuple[str, Any]]:
         """The whole model with its adapters merged in, one tensor at a time; the model stays as it is."""
         import torch
 
-        base = self.model.get_base_model()
+        base = self.whole
         adapted = {name: part for name, part in base.named_modules() if hasattr(part, "get_delta_weight")}
         for name, tensor in base.state_dict().items():
             if re.search(r"\.lora_\w+\.", name):

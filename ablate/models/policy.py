@@ -51,9 +51,14 @@ class Policy:
     # -- the model ------------------------------------------------------------------------------------------
 
     @property
+    def whole(self) -> Any:
+        """The transformers model, inside whatever adapts it."""
+        return self.model
+
+    @property
     def backbone(self) -> Any:
         """The model without its output head."""
-        return self.model.base_model
+        return self.whole.base_model
 
     @contextmanager
     def reading(self) -> Iterator[None]:
