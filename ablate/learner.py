@@ -133,7 +133,7 @@ class Learner(GRPOTrainer):
                 steps_per_generation=1,
                 gradient_checkpointing=config.gradient_checkpointing,
                 ddp_find_unused_parameters=False,
-                bf16=config.bf16,
+                bf16=policy.bf16,
                 use_cpu=policy.device.type == "cpu",
                 logging_strategy="no",
                 save_strategy="no",

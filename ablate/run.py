@@ -27,6 +27,7 @@ from ablate.types import Group, Task, UserError
 
 if TYPE_CHECKING:
     from ablate.config import Config
+    from ablate.models.policy import Policy
 
 
 def run(config: Config, quiet: bool = False) -> Path:
@@ -44,6 +45,8 @@ def run(config: Config, quiet: bool = False) -> Path:
     for part in axes.values():
         if check := getattr(part, "check", None):
             check(parts["task"])
+    parts["engine"].check()
+    check_model(config, parts["task"], parts["model"])
     check_budget(config, parts["task"], parts["model"], strategy)
     if not _claim(config, folder):
         return folder
@@ -58,6 +61,20 @@ def run(config: Config, quiet: bool = False) -> Path:
     with lock:
         _Run(config, record, strategy, quiet, **parts).go()
     return folder
+
+
+def check_model(config: Config, task: Task, model: Any) -> None:
+    """Raises UserError, before anything is loaded, for a model that cannot serve the task within the caps."""
+    if check := getattr(model, "check", None):
+        check(task, config.sampling.cap * config.evaluate.long_cap_factor)
+
+
+def load_policy(config: Config, task: Task, model: Any, progress: bool) -> tuple[Policy, dict[str, Any]]:
+    """The policy that a run starts from, on its device and in its precision, and where it comes from."""
+    policy, origin = model.load(task, config.seed, Path(config.paths.cache), progress)
+    policy.model.to(runtime.device(getattr(model, "device", "auto")))
+    policy.bf16 = config.learner.bf16
+    return policy, origin
 
 
 def check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> None:
@@ -135,8 +152,7 @@ class _Run:
         self.state = load_state(self.checkpoint) if self.checkpoint else None
         record.truncate_to(self.state["record"] if self.state else {})
         self.mirror = _mirror(config, record.folder)
-        self.policy, self.origin = model.load(task, config.seed, Path(config.paths.cache), config.progress)
-        self.policy.model.to(runtime.device())
+        self.policy, self.origin = load_policy(config, task, model, config.progress)
         unit, amount = next((u, a) for u in UNITS if (a := getattr(config.budget, u)) is not None)
         self.ledger = Ledger(unit, amount)
         self.ledger.accounts["warm_start"] = Account(**self.origin["account"])
@@ -154,7 +170,7 @@ class _Run:
             cap=config.sampling.cap,
             temperature=config.sampling.temperature,
             sampling_seed=config.seed if config.sampling_seed is None else config.sampling_seed,
-            start=lambda: model.load(task, config.seed, Path(config.paths.cache))[0],
+            start=lambda: load_policy(config, task, model, progress=False)[0],
         )
         for axis in AXES:
             if ready := getattr(getattr(strategy, axis), "ready", None):
@@ -173,6 +189,7 @@ class _Run:
         self.lab.begin(batch)
         groups = self.strategy.rollout(problems, self.lab)
         self.figures = self.lab.report(groups)
+        self.engine.rest()
         return groups
 
     def go(self) -> None:
@@ -250,7 +267,7 @@ class _Run:
             learner.restore(self.state)
         gc.freeze()  # what the libraries hold is not garbage: a full collection would take half a second
         if conductor.finished:  # killed between the last step and the summary
-            self.policy.model.load_state_dict(_weights(self.checkpoint))
+            self.policy.restore(cast(Path, self.checkpoint))
         else:
             try:
                 learner.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
@@ -306,9 +323,3 @@ def _mirror(config: Config, folder: Path) -> Any:
     uri = resolve_uri(config.tracking.uri, Path(config.paths.results))
     initialise_store(uri)
     return Mirror(folder, uri, config.tracking.experiment, config.tracking.every_seconds)
-
-
-def _weights(checkpoint: Any) -> dict[str, Any]:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(checkpoint, use_safetensors=True).state_dict()

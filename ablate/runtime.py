@@ -14,6 +14,8 @@ from typing import Any
 # slower each. OpenMP reads this when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# transformers and TRL import vLLM where it is installed, and with it come its messages
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 def set_threads(threads: int | None) -> int:
@@ -38,11 +40,11 @@ def keep_memory() -> None:
         mallopt(parameter, 1 << 30)
 
 
-def device() -> Any:
-    """The first GPU if there is one, else the CPU."""
+def device(wanted: str = "auto") -> Any:
+    """The device of this name; "auto": the first GPU if there is one, else the CPU."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
 
 
 def gpus() -> list[str]:

@@ -55,7 +55,7 @@ def summarise(
         },
         "totals": ledger.totals(),
         "compute": ledger.by_purpose(),
-        "warm_start": {key: origin[key] for key in ("illegal", "seconds")},
+        "start": {key: value for key, value in origin.items() if key != "account"},
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "before": _heldout(evaluations[0]),
         "after": _heldout(evaluations[-1]),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ablate import config as configuration
+from ablate.engines.base import Engine
 from ablate.engines.hf import HFEngine
 from ablate.lab import Laboratory
 from ablate.ledger import UNITS, Ledger
@@ -76,16 +77,15 @@ class Setup:
             cap = min(config.sampling.cap, CAP)
             # the reference is another model: log-ratios to it are not zero, as in the middle of a run
             return Setup(config, task, small_policy(task, 0), lambda: small_policy(task, 1), cap, "drawn")
-        from ablate.runtime import device
+        from ablate.run import check_model, load_policy
+
+        model = configuration.build(config.model)
+        check_model(config, task, model)
 
         def load() -> Policy:
-            return configuration.build(config.model).load(
-                task, config.seed, Path(config.paths.cache), config.progress
-            )[0]
+            return load_policy(config, task, model, config.progress)[0]
 
-        policy = load()
-        policy.model.to(device())
-        return Setup(config, task, policy, load, config.sampling.cap, "verifier")
+        return Setup(config, task, load(), load, config.sampling.cap, "verifier")
 
 
 def _strategy(config: Config) -> Strategy:
@@ -169,14 +169,14 @@ def places(prefix: Sequence[int], tokens: Sequence[int]) -> Iterator[int]:
 class WatchedEngine:
     """An engine, with everything that it gives out counted."""
 
-    def __init__(self, engine: HFEngine, watch: Watch) -> None:
+    def __init__(self, engine: Engine, watch: Watch) -> None:
         self._engine, self._watch = engine, watch
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     def generate(self, prefixes: Sequence[tuple[int, ...]], *args: Any, **options: Any) -> list[list[Step]]:
-        """As `HFEngine.generate`."""
+        """As `Engine.generate`."""
         with self._watch.allowed():
             drawn = self._engine.generate(prefixes, *args, **options)
         for prefix, steps in zip(prefixes, drawn, strict=True):
@@ -186,7 +186,7 @@ class WatchedEngine:
         return drawn
 
     def score(self, *args: Any, **options: Any) -> list[tuple[float, ...]]:
-        """As `HFEngine.score`."""
+        """As `Engine.score`."""
         with self._watch.allowed():
             out = self._engine.score(*args, **options)
         self._watch.tokens[options["purpose"]] += sum(map(len, out))
@@ -293,7 +293,7 @@ class Bench:
         """The strategy's groups for a batch. Raises Crash if it fails, UserError as it does itself."""
         self.ledger.new_policy_version()
         self.lab.begin(batch)
-        hook = self._setup.policy.model.base_model.register_forward_pre_hook(self.watch.passed)
+        hook = self._setup.policy.backbone.register_forward_pre_hook(self.watch.passed)
         try:
             if not self._ready:
                 _ask(self._strategy, "ready", self.lab)

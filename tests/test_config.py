@@ -38,7 +38,7 @@ def changed():
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_every_component_builds(choice):
-    cfg = compose([choice])
+    cfg = compose([choice, *(["model.path=a/b"] if choice == "model=pretrained" else [])])
     for node in (cfg.task, cfg.model, cfg.engine, *(getattr(cfg.strategy, axis) for axis in AXES)):
         built = config.build(node)
         assert f"{type(built).__module__}.{type(built).__qualname__}" == node._target_

@@ -1,4 +1,4 @@
-"""Text generation and scoring with the transformers model itself: no second copy of the weights.
+"""Text generation with the transformers model itself: no second copy of the weights.
 
 Each distinct prefix is read once; its key-value cache is shared out to the samples drawn from it. Rows that
 finish leave the batch. The cache is allocated once per batch and written in place: growing it by
@@ -7,24 +7,19 @@ concatenation, as `DynamicCache` does, makes small models much slower.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ablate.ledger import PrefixIndex
+from ablate.engines.base import Engine
 from ablate.randomness import uniforms
 from ablate.types import Step, UserError
 
-if TYPE_CHECKING:
-    from ablate.ledger import Ledger
-    from ablate.models.policy import Policy
-
 
 @dataclass
-class HFEngine:
+class HFEngine(Engine):
     """Batched decoding over a transformers forward pass.
 
     max_rows: most rows decoded at a time; more are taken in turn, the longest prefixes first.
@@ -36,46 +31,27 @@ class HFEngine:
         if self.max_rows < 1:
             raise UserError(f"engine.max_rows={self.max_rows} must be at least 1")
 
-    def start(self, policy: Policy, ledger: Ledger) -> None:
-        """Attach the engine to the policy that it samples from and the ledger that it charges."""
-        self._policy, self._ledger = policy, ledger
-
-    def weights_changed(self) -> None:
-        """The learner has updated the policy: nothing to copy, but cached prefixes are void."""
-        self._ledger.new_policy_version()
-
-    def generate(
+    def _sample(
         self,
         prefixes: Sequence[tuple[int, ...]],
         n: int,
         max_new: Sequence[int],
-        *,
         key: int,
-        purpose: str,
-        temperature: float = 1.0,
-        stop: frozenset[int] = frozenset(),
-        workers: int | None = 1,
+        temperature: float,
+        stops: frozenset[int],
+        workers: int | None,
     ) -> list[list[Step]]:
-        """Draw `n` continuations of each prefix.
-
-        prefixes: P token tuples. max_new: most new tokens, per prefix (>= 1). key: 64-bit random stream;
-        row i*n+j is sample j of prefix i. stop: tokens that end a continuation, besides the end token.
-        workers: processes that take batches, see `shards.processes`; each batch is the same in all of them.
-        Returns P lists of n Steps with tokens and the log-probabilities they were sampled with (natural
-        logarithm, at `temperature`).
-        """
+        """See `Engine.generate`. workers: processes that take batches, see `shards.processes`; each batch is
+        the same in all of them."""
         import torch
 
         from ablate.engines.shards import processes, shared, spread
 
-        if any(room < 1 for room in max_new):
-            raise ValueError("every prefix needs room for at least one new token")
-        _need_tokens(prefixes)
-        stops = torch.tensor(sorted(stop | {self._policy.eos}), device=self._policy.device)
+        ends = torch.tensor(sorted(stops), device=self._policy.device)
         order = sorted(range(len(prefixes)), key=lambda i: -len(prefixes[i]))
         numbers = [i * n + j for i in order for j in range(n)]
         begins = range(0, len(numbers), self.max_rows)
-        shape = (len(numbers), max(max_new, default=0))
+        shape = (len(numbers), max(max_new))
         tokens, logprobs, lengths = shared(shape, np.int32), shared(shape, np.float32), shared(shape[:1], int)
 
         def decode(batch: int) -> None:
@@ -84,25 +60,19 @@ class HFEngine:
             noise = uniforms(key, np.array(rows), max(room))
             here = slice(begins[batch], begins[batch] + len(rows))
             tokens[here, : max(room)], logprobs[here, : max(room)], lengths[here] = self._decode(
-                [prefixes[row // n] for row in rows], room, noise, temperature, stops
+                [prefixes[row // n] for row in rows], room, noise, temperature, ends
             )
 
-        with _inference(self._policy.model):
+        with self._policy.reading(), torch.inference_mode():
             count = processes(workers, len(begins), self._policy.device)
             if count > 1:  # whatever a first pass imports is imported before the fork
-                self._decode([prefixes[0]] * 2, [2, 1], np.zeros((2, 2)), temperature, stops)
+                self._decode([prefixes[0]] * 2, [2, 1], np.zeros((2, 2)), temperature, ends)
             spread(decode, len(begins), count)
         drawn = {
             row: Step(tuple(tokens[i, :length].tolist()), tuple(logprobs[i, :length].tolist()))
             for i, (row, length) in enumerate(zip(numbers, lengths.tolist(), strict=True))
         }
-        out = [[drawn[i * n + j] for j in range(n)] for i in range(len(prefixes))]
-        # charged in the caller's order, so that the accounts do not depend on the batching
-        for prefix, steps in zip(prefixes, out, strict=True):
-            self._ledger.charge_generation(
-                purpose, self._policy.cost, prefix, [step.tokens for step in steps], purpose != "evaluate"
-            )
-        return out
+        return [[drawn[i * n + j] for j in range(n)] for i in range(len(prefixes))]
 
     def _decode(
         self,
@@ -190,74 +160,6 @@ class HFEngine:
             .logits[:, -1]
             .float()
         )
-
-    def score(
-        self,
-        prefixes: Sequence[tuple[int, ...]],
-        continuations: Sequence[tuple[int, ...]],
-        *,
-        purpose: str,
-        temperature: float = 1.0,
-        batch_tokens: int = 16384,
-        policy: Policy | None = None,
-    ) -> list[tuple[float, ...]]:
-        """Log-probabilities of given tokens: one float per token of each continuation.
-
-        policy: another model than the one attached. Its passes share no cache with it, and neither does
-        evaluation with training.
-        """
-        import torch
-
-        _need_tokens(prefixes)
-        own = policy in (None, self._policy) and purpose != "evaluate"
-        index = None if own else PrefixIndex()
-        policy = policy or self._policy
-        order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]) + len(continuations[i]))
-        out: list[tuple[float, ...]] = [()] * len(prefixes)
-        batch: list[int] = []
-        with _inference(policy.model):
-            for position, i in enumerate(order):
-                batch.append(i)
-                following = order[position + 1] if position + 1 < len(order) else None
-                if (
-                    following is None
-                    or (len(batch) + 1) * (len(prefixes[following]) + len(continuations[following]))
-                    > batch_tokens
-                ):
-                    whole = [prefixes[k] + continuations[k] for k in batch]
-                    width = max(map(len, whole))
-                    ids = torch.tensor([row + (policy.eos,) * (width - len(row)) for row in whole])
-                    ids = ids.to(policy.device)  # right padding needs no mask under causal attention
-                    first = min(len(prefixes[k]) for k in batch) - 1  # where logits are needed from
-                    logits = policy.model(input_ids=ids, use_cache=False, logits_to_keep=width - first).logits
-                    logps = (logits[:, :-1].float() / temperature).log_softmax(-1)
-                    kept = logps.gather(-1, ids[:, first + 1 :, None]).squeeze(-1).tolist()
-                    for k, row in zip(batch, kept, strict=True):
-                        start = len(prefixes[k]) - 1 - first
-                        out[k] = tuple(row[start : start + len(continuations[k])])
-                    batch = []
-        for prefix, tokens in zip(prefixes, continuations, strict=True):
-            self._ledger.charge_scoring(purpose, policy.cost, prefix, tokens, len(tokens), index)
-        return out
-
-
-@contextmanager
-def _inference(model: Any) -> Iterator[None]:
-    """No gradients and no dropout; the model's mode is restored."""
-    import torch
-
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(was_training)
-
-
-def _need_tokens(prefixes: Sequence[tuple[int, ...]]) -> None:
-    if not all(prefixes):
-        raise ValueError("every prefix needs at least one token to predict the next one from")
 
 
 def _draw(logits: Any, uniform: Any, temperature: float) -> tuple[Any, Any]:

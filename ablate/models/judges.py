@@ -104,10 +104,7 @@ class LanguageJudge:
         import torch
 
         found: dict[int, dict[Tokens, float]] = {}
-        model = self._model.model
-        was_training = model.training
-        model.eval()
-        with torch.inference_mode():
+        with self._model.reading(), torch.inference_mode():
             for batch in batches(tokens):
                 logits = self._forward([tokens[k] for k in batch])
                 for k, row in zip(batch, logits, strict=True):
@@ -118,7 +115,6 @@ class LanguageJudge:
                             found.setdefault(i, {})[word] = sum(
                                 at[place, token].item() for place, token in enumerate(word)
                             )
-        model.train(was_training)
         yes, no = self._words
         return {i: (logps[yes], logps[no]) for i, logps in found.items()}
 

@@ -13,6 +13,7 @@ from ablate.models.flops import BACKWARD, PassCost
 
 if TYPE_CHECKING:
     from ablate.ledger import Ledger
+    from ablate.models.lora import LoRA
     from ablate.models.policy import Policy
     from ablate.types import Trajectory
 
@@ -75,18 +76,14 @@ class HeadModel:
 
         rows = list(dict.fromkeys(_tokens(prefix) for prefix in prefixes))
         fresh = [row for row in rows if row not in self._features]
-        backbone = self._policy.model.base_model
-        was_training = backbone.training
-        backbone.eval()
-        with torch.no_grad():
+        with self._policy.reading(), torch.no_grad():
             for batch in batches(fresh):
                 chosen = [fresh[i] for i in batch]
-                states = backbone(
+                states = self._policy.backbone(
                     input_ids=_padded(chosen, self._policy.eos, self._policy.device), use_cache=False
                 ).last_hidden_state
                 for row, state in zip(chosen, states, strict=True):
                     self._features[row] = state[len(row) - 1].float().clone()
-        backbone.train(was_training)
         for row in fresh:
             self._ledger.charge_scoring("score", self._policy.cost, row, (), heads=0)
         return torch.stack([self._features[_tokens(prefix)] for prefix in prefixes])
@@ -144,9 +141,20 @@ class StepModel:
     transformers' Trainer.
 
     epochs, batch, lr: of every `fit`, AdamW with a linear decay. Prefixes of one answer share a pass.
+    lora: adapters to train beside the label's own weights, on a frozen copy in the policy's own type; None:
+    all weights are trained, in float32.
     """
 
-    def __init__(self, policy: Policy, ledger: Ledger, seed: int, lr: float, epochs: int, batch: int) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        ledger: Ledger,
+        seed: int,
+        lr: float,
+        epochs: int,
+        batch: int,
+        lora: LoRA | None = None,
+    ) -> None:
         import copy
 
         import torch
@@ -158,8 +166,17 @@ class StepModel:
         config.num_labels = 1
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self._model = AutoModelForTokenClassification.from_config(config)
-        self._model.base_model.load_state_dict(policy.model.base_model.state_dict())
+            self._model = AutoModelForTokenClassification.from_config(
+                config, dtype=policy.backbone.dtype if lora else torch.float32
+            )
+        prefix = f"{self._model.base_model_prefix}."
+        weights = {name.removeprefix(prefix): w for name, w in policy.weights() if name.startswith(prefix)}
+        self._model.base_model.load_state_dict(weights)
+        if lora:
+            self._model = lora.on(self._model, seed)
+            for name, weight in self._model.named_parameters():
+                if ".score." in name:
+                    weight.data, weight.requires_grad = weight.data.float(), True
         self._model.to(policy.device)
         self._cost = PassCost.of(self._model)
 
@@ -171,7 +188,7 @@ class StepModel:
         whole, owner = maximal(rows)
         logits: list[Any] = [None] * len(whole)
         self._model.eval()
-        with torch.no_grad():
+        with self._policy.precision(), torch.no_grad():
             for batch in batches(whole):
                 ids = _padded([whole[i] for i in batch], self._policy.eos, self._policy.device)
                 out = self._model(input_ids=ids, use_cache=False).logits.squeeze(-1).float().sigmoid()
@@ -231,6 +248,8 @@ class StepModel:
                 disable_tqdm=True,
                 seed=self._seed,
                 remove_unused_columns=False,
+                bf16=self._policy.bf16,
+                gradient_checkpointing=self._policy.model.is_gradient_checkpointing,
                 use_cpu=self._policy.device.type == "cpu",
             ),
             train_dataset=[

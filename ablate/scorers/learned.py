@@ -1,8 +1,8 @@
 """A learned step scorer: Math-Shepherd's (Wang et al. 2023, arXiv:2312.08935, section 3.3).
 
-A copy of the policy's backbone judges the last token of every step. Its labels are Monte Carlo values of
-some prefixes of the batch, soft or hard; it is refreshed every few batches, since the policy moves. How wrong
-it was is measured on each refresh's labels before it learns from them.
+A copy of the policy's backbone, or a head on the policy itself, judges the last token of every step. Its
+labels are Monte Carlo values of some prefixes of the batch, soft or hard; it is refreshed every few batches,
+since the policy moves. How wrong it was is measured on each refresh's labels before it learns from them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
+from ablate.models.lora import LoRA
 from ablate.scorers.monte_carlo import MonteCarlo
 from ablate.types import Lab, Trajectory, UserError, ValueModel
 
@@ -20,7 +22,12 @@ BINS = 10  # of the calibration error
 @dataclass
 class Learned:
     """first, prefixes: how many are labelled in the first batch and at each refresh; every: batches between
-    refreshes. labels: how (rollouts, soft or hard). lr, epochs, batch: of each training."""
+    refreshes. labels: how (rollouts, soft or hard). lr, epochs, batch: of each training.
+
+    train: "all" weights of the copy; only adapters on it ("lora", of that rank and alpha), which takes a
+    fraction of the memory; or only a "head" on the policy's own hidden states, which needs no copy: it takes
+    as many steps as `epochs` over `prefixes`, each on all examples.
+    """
 
     first: int = 512
     prefixes: int = 192
@@ -29,6 +36,8 @@ class Learned:
     lr: float = 1e-3
     epochs: int = 3
     batch: int = 16
+    train: Literal["all", "lora", "head"] = "all"
+    lora: LoRA = field(default_factory=lambda: LoRA(rank=32))
 
     def __post_init__(self) -> None:
         for name in ("first", "prefixes", "every", "epochs", "batch"):
@@ -36,6 +45,12 @@ class Learned:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         if self.lr <= 0.0:
             raise UserError(f"lr={self.lr} must be positive")
+        if self.train == "lora":
+            if not self.lora.rank:
+                raise UserError(
+                    "lora.rank=0 leaves train=lora nothing to train: the smallest valid value is 1"
+                )
+            self.lora.check()
 
     def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
         """One value per prefix; charged as `score`, and at a refresh as `label` and `auxiliary_update`."""
@@ -55,9 +70,13 @@ class Learned:
         lab.log("scorer/loss", model.fit(chosen, labels))
 
     def _model(self, lab: Lab) -> ValueModel:
-        from ablate.models.value_models import StepModel
+        from ablate.models.value_models import HeadModel, StepModel
 
-        make = partial(StepModel, lr=self.lr, epochs=self.epochs, batch=self.batch)
+        if self.train == "head":
+            steps = self.epochs * -(-self.prefixes // self.batch)
+            return lab.value_model("step_scorer", partial(HeadModel, lr=self.lr, steps=steps))
+        lora = self.lora if self.train == "lora" else None
+        make = partial(StepModel, lr=self.lr, epochs=self.epochs, batch=self.batch, lora=lora)
         return lab.value_model("step_scorer", make)
 
 
