@@ -18,11 +18,11 @@ from ablate.types import Problem, UserError
 @dataclass
 class Corpus(Prose):
     """path: a file or folder of problems of your own, instead of `train` and `heldout`. train, heldout: data
-    sets of the hub to train and tune on, and to be judged on; where there are no held-out rows, they are taken
-    from the others.
+    sets of the hub to train and tune on, and to be judged on; where there are no held-out rows, they are
+    taken from the others.
 
-    A problem is its text, but for case and white space: problems that are the same are in one split and in one
-    cluster, and one that is held out is not trained on, whatever the data sets say.
+    A problem is its text, but for case and white space: problems that are the same are in one split and in
+    one cluster, and one that is held out is not trained on, whatever the data sets say.
     """
 
     path: str | None = None

@@ -2,11 +2,11 @@
 
 The answer is read from one place after the thoughts, in the strict order of `read` (see `reading`). Plain
 numbers with or without a unit are compared exactly (`numbers`); everything else by the library math-verify
-(Kydlíček 2025, github.com/huggingface/Math-Verify), in processes of its own that are killed when they overrun.
+(Kydlíček 2025, github.com/huggingface/Math-Verify), in processes of its own, killed when they overrun.
 
-Rows of your own: {"problem": "...", "answer": "..."}. Fields have the names that the usual data sets give them;
-an `answer` that shows its work ends with the answer in \\boxed{} or after ####, as GSM8K's do, and so does a
-`solution` where there is no answer. A `level` is the difficulty.
+Rows of your own: {"problem": "...", "answer": "..."}. Fields have the names that the usual data sets give
+them; an `answer` that shows its work ends with the answer in \\boxed{} or after ####, as GSM8K's do, and so
+does a `solution` where there is no answer. A `level` is the difficulty.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ ANSWER_FIELDS = ("answer", "solution")
 
 @dataclass
 class Math(Corpus):
-    """Defaults to GSM8K (Cobbe et al. 2021, arXiv:2110.14168). read: places of the answer, in order. template:
-    the prompt, with the field {problem}. problem_field, answer_field: of the rows, where their names are
-    unusual. seconds: of each of math-verify's three passes over an answer.
+    """Defaults to GSM8K (Cobbe et al. 2021, arXiv:2110.14168). read: places of the answer, in order.
+    template: the prompt, with the field {problem}. problem_field, answer_field: of the rows, where their
+    names are unusual. seconds: of each of math-verify's three passes over an answer.
     """
 
     train: Source = field(default_factory=lambda: Source("openai/gsm8k", "main", "train"))
@@ -83,7 +83,7 @@ class Math(Corpus):
         return [bool(verdict) for verdict in verdicts]
 
     def answer(self, problem: Problem, completion: str) -> str:
-        """What majority votes are counted over: a plain number in one form, anything else as it is written."""
+        """What majority votes are counted over: a plain number in one form, all else as it is written."""
         given = self._given(completion) or ""
         plain = number(given, _unit_words(problem.answer["text"]))
         if plain is None:
@@ -124,8 +124,8 @@ def compare(gold: str, given: str, words: frozenset[str]) -> bool | None:
     """Is an answer right, as far as that shows without parsing formulas? None: it does not.
 
     words: of the problem, which may serve as units. An equation may do no more than name the value: "x = 18"
-    gives 18, "17 = 18" and "2x = 18" do not. Where the right answer is a plain number, an answer with words of
-    prose or with several values is wrong.
+    gives 18, "17 = 18" and "2x = 18" do not. Where the right answer is a plain number, an answer with words
+    of prose or with several values is wrong.
     """
     if trimmed(gold) == trimmed(given):
         return True

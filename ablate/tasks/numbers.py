@@ -1,7 +1,7 @@
 """One plain number as people write it: "1,234", "$18.00", "18 eggs.", "-3.5\\%"; and nothing else.
 
-Numbers are told apart exactly, without a tolerance, and without the parser of formulas, which is generous with
-words: it reads "18\\text{ thousand}" as 18.
+Numbers are told apart exactly, without a tolerance, and without the parser of formulas, which is generous
+with words: it reads "18\\text{ thousand}" as 18.
 """
 
 from __future__ import annotations
@@ -25,8 +25,13 @@ _WRAPPED = re.compile(r"\\(?:text|mbox|mathrm|textrm|operatorname)\s*\{([^{}]*)\
 _EXPONENT = re.compile(r"(?:\^\{?[23]\}?|[²³])")
 _DEGREES = re.compile(r"\s*(?:\^?\s*\{?\s*\\(?:circ|degree)\s*\}?|°)")
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # the words of units that need not occur in the problem
-UNITS = frozenset(
+UNITS = _words(
     """usd dollar dollars cent cents euro euros pound pounds rupee rupees yen
     second seconds sec secs s minute minutes min mins hour hours hr hrs h day days week weeks month months
     year years yr yrs am pm
@@ -34,19 +39,19 @@ UNITS = frozenset(
     inch inches in foot feet ft yard yards yd mile miles mi mph kph
     mg g kg gram grams kilogram kilograms lb lbs ounce ounces oz ton tons
     ml l liter liters litre litres gallon gallons gal quart quarts pint pints cup cups
-    square cubic sq unit units degree degrees per of each total people person persons item items piece pieces
-    """.split()
+    square cubic sq unit units degree degrees per of each total people person persons item items piece
+    pieces"""
 )
 # words that change what a number says; they are never a unit, whatever the problem's text
-NOT_UNITS = frozenset(
+NOT_UNITS = _words(
     """and or not no nor but to than more less least most about around nearly almost over under fewer
-    half halves third thirds quarter quarters fourth fifth tenth hundredth dozen dozens score couple pair pairs
-    ten eleven twelve twenty hundred hundreds thousand thousands million millions billion billions trillion k bn
-    one two three four five six seven eight nine zero double twice triple times time
+    half halves third thirds quarter quarters fourth fifth tenth hundredth dozen dozens score couple pair
+    pairs ten eleven twelve twenty hundred hundreds thousand thousands million millions billion billions
+    trillion k bn one two three four five six seven eight nine zero double twice triple times time
     plus minus divided multiplied squared cubed factorial point negative positive remainder pi tau e i x y z n
-    sqrt root power between either if wrong incorrect is""".split()
+    sqrt root power between either if wrong incorrect is"""
 )
-FUNCTIONS = frozenset("sqrt pi sin cos tan log ln exp frac".split())
+FUNCTIONS = _words("sqrt pi sin cos tan log ln exp frac")
 
 
 class Number(NamedTuple):

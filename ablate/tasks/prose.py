@@ -43,9 +43,8 @@ class Prose:
         if self.workers is not None and self.workers < 1:
             raise UserError(f"task.workers={self.workers} must be at least 1, or null: one per core")
         if len(self.think_tags) != 2 or not all(self.think_tags) or len(set(self.think_tags)) < 2:
-            raise UserError(
-                f"task.think_tags=[{','.join(self.think_tags)}] must be two tags: one that opens, one that closes"
-            )
+            tags = ",".join(self.think_tags)
+            raise UserError(f"task.think_tags=[{tags}] must be two tags: one that opens, one that closes")
 
     @property
     def step_boundary(self) -> str:

@@ -86,7 +86,7 @@ PLACES: dict[str, Callable[[str], str | None]] = {
 
 
 def read(text: str, order: Sequence[str], tags: Sequence[str] = THINK_TAGS) -> str | None:
-    """The answer that stands after the thoughts, trimmed; None if none of the places occurs or it is empty."""
+    """The answer that stands after the thoughts, trimmed; None if no place occurs or it is empty."""
     rest = after_thoughts(text, tags)
     for place in order:
         found = PLACES[place](rest)

@@ -44,7 +44,8 @@ def local_rows(path: str) -> dict[str, list[Row]]:
         files = sorted(place.glob("*.jsonl"))
         if not files:
             return _load_folder(place)
-        found = {file.stem: list(read_jsonl(file)) for file in files if file.stem in ("train", "test")}
+        chosen = [file for file in files if file.stem in ("train", "test")]
+        found: dict[str, list[Row]] = {file.stem: list(read_jsonl(file)) for file in chosen}
         if not found:
             names = ", ".join(file.name for file in files)
             raise UserError(f"task.path={path} holds {names}, but neither train.jsonl nor test.jsonl")
