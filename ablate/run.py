@@ -37,7 +37,8 @@ def run(config: Config) -> Path:
     parts = {key: configuration.build(getattr(config, key)) for key in ("task", "model", "engine")}
     axes = {axis: configuration.build(getattr(config.strategy, axis)) for axis in AXES}
     strategy = Strategy(**axes)
-    parts["task"].size("train")  # a broken problem file is found here
+    check_model(config, parts["task"], parts["model"])
+    check_task(parts["task"])
     for part in axes.values():
         if check := getattr(part, "check", None):
             check(parts["task"])
@@ -55,6 +56,19 @@ def run(config: Config) -> Path:
     with lock:
         _Run(config, record, strategy, **parts).go()
     return folder
+
+
+def check_model(config: Config, task: Task, model: Any) -> None:
+    """Raises UserError, before anything is loaded, for a model that cannot serve the task and these caps."""
+    if check := getattr(model, "check", None):
+        check(task, config.sampling.cap * config.evaluate.long_cap_factor)
+
+
+def check_task(task: Task) -> None:
+    """Raises UserError for something that the task needs and that is not there, or a broken problem file."""
+    if check := getattr(task, "check", None):
+        check()
+    task.size("train")
 
 
 def _check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> None:
@@ -147,8 +161,8 @@ class _Run:
             sampling_seed=config.seed if config.sampling_seed is None else config.sampling_seed,
             start=lambda: model.load(task, config.seed, Path(config.paths.cache))[0],
         )
-        for axis in AXES:
-            if ready := getattr(getattr(strategy, axis), "ready", None):
+        for part in (task, *(getattr(strategy, axis) for axis in AXES)):
+            if ready := getattr(part, "ready", None):
                 ready(self.lab)
         self.bar = Bar(label) if config.progress else None
         self.stop = runtime.StopRequest()
@@ -219,6 +233,7 @@ class _Run:
                 config.sampling.cap,
                 longest,
                 self.lab.reference(),
+                self.lab.examine,
             ),
             figures=lambda: (self.stream, self.figures),
             updated=self.engine.weights_changed,

@@ -31,6 +31,7 @@ LAYERS = [
     {"search", "scorers"},
     {
         "strategy",
+        "verdicts",
         "lab",
         "evaluate",
         "learner",
@@ -52,6 +53,7 @@ LAYERS = [
         "status",
         "watched",
         "contract",
+        "task_contract",
         "check",
         "__main__",
     },

@@ -66,19 +66,21 @@ def _problem() -> str:
     return f"bubblewrap does not work here ({reason})"
 
 
-def start(module: str, unsafe: bool = False, paths: Sequence[str] = (), tied: bool = True) -> Child:
-    """A sandboxed Python process that runs `main()` of a module of this package; it must keep to the standard
-    library and to its neighbours, unless `paths` (folders, read-only) hold more.
+def start(module: str, unsafe: bool = False, libraries: Sequence[str] = ()) -> Child:
+    """A sandboxed Python process that runs `main()` of a module of this package, which must keep to the
+    standard library and to its neighbours. It ends with the thread that started it.
 
-    unsafe: without the sandbox. tied: it ends with the thread that started it, if nobody kills it before.
+    unsafe: without the sandbox. libraries: folders with installed packages, for a process that is to last
+    longer and needs them, and scratch files, too.
     """
     variables = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1"}
     variables |= {"OPENBLAS_NUM_THREADS": "1", "HOME": "/"}
     if unsafe:
-        return Child([*_interpreter(), "-c", _code(module, [str(PACKAGE.parent), *paths])], variables)
+        return Child([*_interpreter(), "-c", _code(module, [str(PACKAGE.parent), *libraries])], variables)
     filter_fd = _filter()
     try:
-        command = [*_walls(filter_fd, paths, tied), *_interpreter(), "-c", _code(module, [INSIDE, *paths])]
+        code = _code(module, [INSIDE, *libraries])
+        command = [*_walls(filter_fd, libraries), *_interpreter(), "-c", code]
         return Child(command, variables, pass_fds=(filter_fd,))
     finally:
         os.close(filter_fd)
@@ -102,9 +104,10 @@ def _filter() -> int:
     return reading
 
 
-def _walls(filter_fd: int, paths: Sequence[str] = (), tied: bool = True) -> list[str]:
+def _walls(filter_fd: int, libraries: Sequence[str] = ()) -> list[str]:
     """bubblewrap's part of the command line."""
-    words = ["bwrap", "--unshare-all", "--unshare-user", *(["--die-with-parent"] if tied else [])]
+    words = ["bwrap", "--unshare-all", "--unshare-user"]
+    words += ["--tmpfs", "/tmp"] if libraries else ["--die-with-parent"]
     words += ["--uid", NOBODY, "--gid", NOBODY, "--cap-drop", "ALL", "--hostname", "sandbox"]
     for folder in SYSTEM:
         if os.path.islink(folder):
@@ -114,7 +117,7 @@ def _walls(filter_fd: int, paths: Sequence[str] = (), tied: bool = True) -> list
     for place in OPTIONAL:
         words += ["--ro-bind-try", place, place]
     python = Path(_interpreter()[0]).parents[1]
-    for folder in dict.fromkeys([sys.base_prefix, sys.base_exec_prefix, str(python), *paths]):
+    for folder in dict.fromkeys([sys.base_prefix, sys.base_exec_prefix, str(python), *libraries]):
         words += ["--ro-bind", folder, folder]
     for name in ("__init__.py", "tasks"):
         words += ["--ro-bind", str(PACKAGE / name), f"{INSIDE}/{PACKAGE.name}/{name}"]
