@@ -1,8 +1,8 @@
 """What runs in the processes of task=reasoning_gym: the library, with its scorers' teeth drawn.
 
 Several scorers hand the answer to Python's eval or to sympy's parse_expr, which is eval in disguise. Here the
-former is not to be had while scoring (what it could earn is partial credit, which is none), and the latter
-reads arithmetic alone.
+former takes the library's own texts alone while scoring (an answer could earn partial credit by it, which is
+none), and the latter reads arithmetic alone.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import fields
+from fractions import Fraction
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 from ablate.tasks.child import serve
@@ -25,27 +28,34 @@ LONGEST = 2000  # characters
 
 def main() -> None:
     """Answer {"do": "check" | "make" | "score", "generator", "settings", ...}."""
-    guard_sympy()
     import reasoning_gym  # noqa: F401  (seconds of imports, before the first job)
 
+    guard_sympy()
     serve(_answer, MEMORY)
 
 
 def guard_sympy() -> None:
-    """Let sympy read nothing but arithmetic, wherever its parser is imported from later."""
+    """Let the library read arithmetic alone with sympy's parser, which stays as it is for sympy itself.
+
+    That also keeps "Integral(f(x), x)" from being taken for an answer to what the integral of f is.
+    """
     import sympy
-    import sympy.parsing
-    from sympy.parsing import sympy_parser
+    from sympy.parsing.sympy_parser import parse_expr
 
-    original = sympy_parser.parse_expr
-
-    def parse_expr(text: str, *args: Any, **options: Any) -> Any:
+    def guarded(text: str, *args: Any, **options: Any) -> Any:
         if not is_arithmetic(text):
             raise ValueError("not arithmetic")
-        return original(text, *args, **options)
+        return parse_expr(text, *args, **options)
 
-    for module in (sympy, sympy.parsing, sympy_parser):
-        module.parse_expr = parse_expr
+    stand_in = ModuleType("sympy")
+    stand_in.__dict__.update({**vars(sympy), "parse_expr": guarded})
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "reasoning_gym":
+            for key, value in list(vars(module).items()):
+                if value is sympy:
+                    setattr(module, key, stand_in)
+                elif value is parse_expr:
+                    setattr(module, key, guarded)
 
 
 def is_arithmetic(text: str) -> bool:
@@ -77,19 +87,48 @@ def _answer(job: dict[str, Any]) -> Any:
 
 
 def score(data: Any, item: dict[str, Any], given: str) -> float:
-    """The generator's own score; 0 where its scorer fails."""
+    """The generator's own score, 0 where its scorer fails or is known to be too kind."""
+    own = [item["answer"], *item["metadata"].values()]  # the library's texts, which it may evaluate
     module = sys.modules[type(data).__module__]
-    module.eval = module.exec = _refuse  # type: ignore[attr-defined]
+
+    def evaluate(text: Any, *_: Any) -> Any:
+        if text not in own:
+            raise ValueError("answers are not evaluated")
+        return eval(text)
+
+    module.eval = evaluate  # type: ignore[attr-defined]
     try:
-        return float(data.score_answer(given, item))
+        also = ALSO.get(item["metadata"].get("source_dataset", ""))
+        return float(data.score_answer(given, item)) if also is None or also(given, item) else 0.0
     except Exception:  # scorers are a hundred different programs, too
         return 0.0
     finally:
-        del module.eval, module.exec
+        del module.eval
 
 
-def _refuse(*_: Any) -> None:
-    raise ValueError("answers are not evaluated")
+def _near(given: str, item: dict[str, Any]) -> bool:
+    return abs(float(Fraction(given.replace(",", ""))) - float(item["answer"])) <= 1e-4
+
+
+def _as_written(given: str, item: dict[str, Any]) -> bool:
+    return given.strip().casefold() == item["answer"].casefold()
+
+
+def _with_its_numbers(given: str, item: dict[str, Any]) -> bool:
+    from sympy.parsing.sympy_parser import parse_expr
+
+    if not is_arithmetic(given) or parse_expr(given) != 24:
+        return False
+    return sorted(map(int, re.findall(r"\d+", given))) == sorted(item["metadata"]["numbers"])
+
+
+# scorers of version 0.1.25 that give full marks too easily, and what must hold besides: coin_flip takes any
+# beginning of the number ("0"), game_of_life_halting any text, puzzle24 any four numbers that make 24 and a bit
+ALSO: dict[str, Callable[[str, dict[str, Any]], bool]] = {
+    "coin_flip": _near,
+    "game_of_life_halting": _as_written,
+    "puzzle24": _with_its_numbers,
+}
 
 
 def _problem(name: str, settings: dict[str, Any]) -> str | None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 from typing import Any
 
 
 def limit(cpu_seconds: int, memory: int) -> None:
-    """Limits for this process, for good: processor time, address space in bytes, and no files to write."""
+    """Limits for this process, for good: processor time, address space in bytes, and no files to write.
+
+    The alarm is for the case that it is orphaned: whoever started it does not wait as long.
+    """
+    signal.alarm(10 * cpu_seconds + 60)
     for what, most in (
         (resource.RLIMIT_CPU, cpu_seconds),
         (resource.RLIMIT_AS, memory),

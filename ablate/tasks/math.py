@@ -145,7 +145,10 @@ def compare(gold: str, given: str, words: frozenset[str]) -> bool | None:
 
 
 # of a value that is not one plain number, what says that there are several, or none exactly
-_SEVERAL = re.compile(r"[,;\n<>]|\\(?:quad|qquad|pm|mp|cup|approx|neq?|sim|leq?|geq?|lt|gt|to|in)(?![a-z])")
+_SEVERAL = re.compile(
+    r"[,;\n<>]|\\(?:quad|qquad|pm|mp|cup|approx|neq?|sim|leq?|geq?|lt|gt|to|in)(?![a-z])"
+    r"|[0-9](?:\s|~|\\[ ,;:!])+[0-9]"
+)
 _NAMING = re.compile(
     r"\\(?:left|right|angle|triangle|overline|vec|text|textbf|mathrm|mathbf|operatorname|alpha|beta|gamma|theta)"
     r"(?![a-z])|_(?:\w|\{\w+\})"

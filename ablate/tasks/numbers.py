@@ -22,7 +22,7 @@ _SHAPE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _WRAPPED = re.compile(r"\\(?:text|mbox|mathrm|textrm|operatorname)\s*\{([^{}]*)\}")
-_EXPONENT = re.compile(r"(?:\^\{?[23]\}?|[²³])")
+_EXPONENT = re.compile(r"(?<=[^\W\d_])\s*(?:\^\{?[23]\}?|[²³])")  # of a unit
 _DEGREES = re.compile(r"\s*(?:\^?\s*\{?\s*\\(?:circ|degree)\s*\}?|°)")
 
 

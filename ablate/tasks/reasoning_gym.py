@@ -96,9 +96,10 @@ class ReasoningGym(Generated):
         return " ".join((reading.read(completion, self.read, self.think_tags) or "").split())
 
     def solutions(self, problem: Problem, most: int | None = None) -> list[str]:
-        """The generator's own answer; some have none, and score whatever solves the problem."""
+        """The generator's own answer. Some have none and score whatever solves the problem; some integrals
+        are answered by themselves, which is no answer."""
         gold = problem.answer["answer"]
-        if gold is None:
+        if gold is None or "Integral(" in gold:
             return []
         written = {"boxed": f"\\boxed{{{gold}}}", "hash": f"#### {gold}", "tag": f"<answer>{gold}</answer>"}
         return [written.get(self.read[0], gold)][:most]

@@ -92,7 +92,7 @@ def _load_folder(place: Path) -> dict[str, list[Row]]:
 def _load(name: str, split: str, *arguments: Any) -> list[Row]:
     return _numbered(
         f"{arguments[0]}[{split}]",
-        _quietly(name, "; task.path= takes a file or folder", *arguments, split=split),
+        _quietly(name, "; task.path= takes a file or a folder instead", *arguments, split=split),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from math import isfinite
 from typing import Any
 
 DEEPEST = 60  # levels of nesting
@@ -84,7 +85,8 @@ def same(expected: Any, found: Any, tolerance: float) -> bool:
     if isinstance(expected, int | float) and isinstance(found, int | float):
         if isinstance(expected, int) and isinstance(found, int):
             return expected == found
-        return expected == found or abs(expected - found) <= tolerance * max(1.0, abs(expected))
+        close = abs(expected - found) <= tolerance * max(1.0, abs(expected))
+        return expected == found or (isfinite(expected) and close)
     if isinstance(expected, str) or isinstance(found, str):
         return type(expected) is type(found) and expected == found
     if isinstance(expected, dict):
