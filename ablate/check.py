@@ -1,9 +1,12 @@
-"""Is a strategy sound? `python -m ablate.check strategy=my_idea [key=value ...]`
+"""Is a strategy sound, is a task? `python -m ablate.check strategy=my_idea|task=my_task [key=value ...]`
 
 The strategy of a command line is rolled out for a few batches of its task in a watched laboratory, and what
 it returns is held against its contract (`ablate.types`). The model is small and random, made in a moment;
 since it solves nothing, verdicts on answers that ended are drawn. With `--start` it is the model that a run
 would start from, with the verifier's own verdicts.
+
+A command line that chooses a task and no strategy is about the task: its own right answers go through its own
+verifier, and so do those of other problems (`ablate.task_contract`).
 
 In a test of your own:
 
@@ -18,6 +21,7 @@ Exit codes: 0 every property holds; 1 one does not; 2 a mistake of the user's, t
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,9 +29,11 @@ from typing import TYPE_CHECKING, Any
 from ablate import contract
 from ablate.command import exit_code
 from ablate.compose import compose
+from ablate.config import build
 from ablate.contract import Finding
 from ablate.schema import nearest
 from ablate.strategy import AXES
+from ablate.task_contract import check_task
 from ablate.types import Group, UserError
 from ablate.watched import Bench, Crash, Setup
 
@@ -37,14 +43,17 @@ if TYPE_CHECKING:
 BATCHES = 2
 
 HELP = """\
-Hold a strategy against its contract: a few batches in a watched laboratory, one line per property.
+Hold a strategy or a task against its contract, one line per property.
 
-usage: python -m ablate.check [--start] [group=choice ...] [key=value ...]
+usage: python -m ablate.check [--start] [--all] [group=choice ...] [key=value ...]
 
   python -m ablate.check strategy=my_idea strategy.source.n=4
-      on a small random model whose verdicts are drawn: seconds
+      a few batches in a watched laboratory, on a small random model whose verdicts are drawn: seconds
   python -m ablate.check --start strategy=my_idea
       on the model that a run would start from
+  python -m ablate.check task=math task.path=problems.jsonl
+      its right answers through its own verifier; --all: every problem, not the first 2,000 held-out ones
+      and 200 others
 
 Groups and keys: python -m ablate --help
 """
@@ -60,18 +69,24 @@ def _main(argv: list[str]) -> int:
     if "-h" in options or "--help" in options:
         print(HELP, end="")
         return 0
-    if unknown := [word for word in options if word != "--start"]:
-        raise UserError(f"unknown option {unknown[0]}; {nearest(unknown[0], ('--help', '--start'))}")
-    config = compose([word for word in argv if word not in options])
-    from ablate import runtime
+    known = ("--help", "--start", "--all")
+    if unknown := [word for word in options if word not in known]:
+        raise UserError(f"unknown option {unknown[0]}; {nearest(unknown[0], known)}")
+    words = [word for word in argv if word not in options]
+    config = compose(words)
+    groups = {re.split("[=./]", word.lstrip("+~"))[0] for word in words}
+    if "task" in groups and "strategy" not in groups:
+        task = build(config.task)
+        print(f"task={task.name}: {config.task._target_}")
+        findings = check_task(task, build(config.task), whole="--all" in options)
+    else:
+        from ablate import runtime
 
-    runtime.quiet_libraries()
-    runtime.set_threads(config.threads)
-    print(
-        f"strategy={config.strategy.name}:",
-        *(f"{axis}={getattr(config.strategy, axis)._target_}" for axis in AXES),
-    )
-    findings = check_strategy(config, start="--start" in options)
+        runtime.quiet_libraries()
+        runtime.set_threads(config.threads)
+        axes = (f"{axis}={getattr(config.strategy, axis)._target_}" for axis in AXES)
+        print(f"strategy={config.strategy.name}:", *axes)
+        findings = check_strategy(config, start="--start" in options)
     print(*findings, sep="\n")
     failed = sum(not found.ok for found in findings)
     print(f"{failed} of {len(findings)} properties FAILED" if failed else "every property holds")

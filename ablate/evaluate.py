@@ -8,18 +8,22 @@ are right in part (`types.Task`), the score of what lies within the cap stands b
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ablate.randomness import hash64
 from ablate.types import Problem, Task, UserError
+from ablate.verdicts import verdicts
 
 if TYPE_CHECKING:
     from ablate.config import EvaluateConfig
     from ablate.models.policy import Policy
 
+
+Examine: TypeAlias = Callable[[Sequence[Problem], Sequence[str]], tuple[list[bool], dict[str, float]]]
 
 STRATA = ("easy", "medium", "hard")
 KL_ANSWERS = 256  # judged against the start at a milestone: a fixed part of the samples
@@ -50,11 +54,13 @@ def evaluate(
     cap: int,
     longest: int,
     reference: Policy | None = None,
+    examine: Examine | None = None,
 ) -> Evaluation:
     """Decode up to `longest` >= `cap` tokens and judge at `cap`, at half of it, and at `longest`.
 
     reference: the policy to measure a divergence from, on some of the answers, cut at `cap`. The random
-    stream is the same at every milestone, in every arm and for every seed: common random numbers.
+    stream is the same at every milestone, in every arm and for every seed: common random numbers. examine:
+    verdicts on finished answers, and figures about them; the task's own by default.
     """
     k = config.samples
     samples = engine.generate(
@@ -72,9 +78,11 @@ def evaluate(
     ends = policy.ends
     ended = np.array([step.tokens[-1] in ends for step in steps])
     texts = policy.answers([step.tokens for step in steps])
-    right = np.array(
-        [bool(end) and task.verify(p, text) for p, text, end in zip(owners, texts, ended, strict=True)]
-    )
+    judged = np.flatnonzero(ended)
+    asked = [owners[i] for i in judged], [texts[i] for i in judged]
+    found, figures = examine(*asked) if examine else (verdicts(task, *asked), {})
+    right = np.zeros(len(steps), dtype=bool)
+    right[judged] = found
     within = policy.decode([step.tokens[:cap] for step in steps])
     counts = [task.behaviours(problem, text) for problem, text in zip(owners, within, strict=True)]
     columns: dict[str, Any] = {
@@ -95,7 +103,7 @@ def evaluate(
         task.answer(p, text) if ok else None
         for p, text, ok in zip(owners, texts, ended & (length <= cap), strict=True)
     ]
-    metrics = _metrics(columns, answers, k, cap, longest, list(counts[0]))
+    metrics = _metrics(columns, answers, k, cap, longest, list(counts[0])) | figures
     if hasattr(task, "score"):
         columns["score"] = scores(task, owners, within)
         metrics |= _score_metrics(columns, k)

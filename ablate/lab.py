@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.randomness import hash64
 from ablate.types import Group, JudgeModel, Problem, Step, Task, Trajectory, ValueModel, Verdict
+from ablate.verdicts import verdicts
 
 if TYPE_CHECKING:
     from ablate.engines.base import Engine
@@ -156,11 +157,23 @@ class Laboratory:
 
     def verify(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Judge answers; one that does not end with the end token is not solved."""
-        texts = self._policy.answers([trajectory.completion for trajectory in trajectories])
+        whole = [self._ended(t) and t.length <= self.cap for t in trajectories]
+        answers = [t for t, ended in zip(trajectories, whole, strict=True) if ended]
+        texts = self._policy.answers([t.completion for t in answers])
+        found = iter(verdicts(self._task, [t.problem for t in answers], texts, self.judge, self.log))
         return [
-            replace(t, solved=self._ended(t) and t.length <= self.cap and self._task.verify(t.problem, text))
-            for t, text in zip(trajectories, texts, strict=True)
+            replace(t, solved=ended and next(found)) for t, ended in zip(trajectories, whole, strict=True)
         ]
+
+    def examine(
+        self, problems: Sequence[Problem], completions: Sequence[str]
+    ) -> tuple[list[bool], dict[str, float]]:
+        """Verdicts on finished answers of an evaluation, and what is known of a judge's errors in them. A
+        judge is charged as "evaluate"."""
+        figures: dict[str, float] = {}
+        with self._ledger.judge_as("evaluate"):
+            found = verdicts(self._task, problems, completions, self.judge, figures.__setitem__)
+        return found, figures
 
     def _ended(self, trajectory: Trajectory) -> bool:
         last = next((step.tokens[-1] for step in reversed(trajectory.steps) if step.tokens), None)

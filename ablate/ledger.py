@@ -9,7 +9,8 @@ Two conventions (both recorded; the budget is in cached FLOPs unless tokens or s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -166,6 +167,17 @@ class Ledger:
     def charge(self, purpose: str, flops: float) -> None:
         """FLOPs that are no pass of a transformer: a value head's."""
         self.accounts[purpose].add(Account(flops, flops))
+
+    @contextmanager
+    def judge_as(self, purpose: str) -> Iterator[None]:
+        """What a judge costs in here is charged to another purpose, and leaves the caches as they were."""
+        kept = self.accounts["judge"], self._prefixes
+        self.accounts["judge"], self._prefixes = Account(), PrefixIndex()
+        try:
+            yield
+        finally:
+            self.accounts[purpose].add(self.accounts["judge"])
+            self.accounts["judge"], self._prefixes = kept
 
     # -- the budget -----------------------------------------------------------------------------------------
 

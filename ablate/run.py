@@ -41,7 +41,7 @@ def run(config: Config, quiet: bool = False) -> Path:
     parts = {key: configuration.build(getattr(config, key)) for key in ("task", "model", "engine")}
     axes = {axis: configuration.build(getattr(config.strategy, axis)) for axis in AXES}
     strategy = Strategy(**axes)
-    parts["task"].size("train")  # a broken problem file is found here
+    check_task(parts["task"])
     for part in axes.values():
         if check := getattr(part, "check", None):
             check(parts["task"])
@@ -64,7 +64,7 @@ def run(config: Config, quiet: bool = False) -> Path:
 
 
 def check_model(config: Config, task: Task, model: Any) -> None:
-    """Raises UserError, before anything is loaded, for a model that cannot serve the task within the caps."""
+    """Raises UserError, before anything is loaded, for a model that cannot serve the task and these caps."""
     if check := getattr(model, "check", None):
         check(task, config.sampling.cap * config.evaluate.long_cap_factor)
 
@@ -75,6 +75,13 @@ def load_policy(config: Config, task: Task, model: Any, progress: bool) -> tuple
     policy.model.to(runtime.device(getattr(model, "device", "auto")))
     policy.bf16 = config.learner.bf16
     return policy, origin
+
+
+def check_task(task: Task) -> None:
+    """Raises UserError for something that the task needs and that is not there, or a broken problem file."""
+    if check := getattr(task, "check", None):
+        check()
+    task.size("train")
 
 
 def check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> None:
@@ -172,8 +179,8 @@ class _Run:
             sampling_seed=config.seed if config.sampling_seed is None else config.sampling_seed,
             start=lambda: load_policy(config, task, model, progress=False)[0],
         )
-        for axis in AXES:
-            if ready := getattr(getattr(strategy, axis), "ready", None):
+        for part in (task, *(getattr(strategy, axis) for axis in AXES)):
+            if ready := getattr(part, "ready", None):
                 ready(self.lab)
         self.bar = Bar(label) if config.progress else None
         self.stop = runtime.StopRequest()
@@ -245,6 +252,7 @@ class _Run:
                 config.sampling.cap,
                 longest,
                 self.lab.reference(),
+                self.lab.examine,
             ),
             figures=lambda: (self.stream, self.figures),
             updated=self.engine.weights_changed,

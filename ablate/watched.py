@@ -20,6 +20,7 @@ from ablate.lab import Laboratory
 from ablate.ledger import UNITS, Ledger
 from ablate.models.tiny import TinyModel
 from ablate.randomness import hash64
+from ablate.run import check_task
 from ablate.schema import one_line
 from ablate.strategy import AXES, Strategy
 from ablate.types import (
@@ -71,7 +72,7 @@ class Setup:
     def of(config: Config, start: bool) -> Setup:
         """start: the model that a run would start from, instead of a small random one. Raises UserError."""
         task = configuration.build(config.task)
-        task.size("train")  # a broken problem file is found here
+        check_task(task)
         _ask(_strategy(config), "check", task)
         if not start:
             cap = min(config.sampling.cap, CAP)

@@ -32,6 +32,7 @@ LAYERS = [
     {"search", "scorers"},
     {
         "strategy",
+        "verdicts",
         "lab",
         "evaluate",
         "learner",
@@ -55,6 +56,7 @@ LAYERS = [
         "tune",
         "watched",
         "contract",
+        "task_contract",
         "check",
         "__main__",
     },

@@ -30,12 +30,12 @@ class LoRA:
     """
 
     rank: int = 0
-    alpha: float = 32.0
+    alpha: int = 32
 
     def __post_init__(self) -> None:
         if self.rank < 0:
             raise UserError(f"rank={self.rank} must not be negative; 0 trains all weights")
-        if self.alpha <= 0.0:
+        if self.alpha <= 0:
             raise UserError(f"alpha={self.alpha} must be positive")
 
     def check(self) -> None:

@@ -44,6 +44,18 @@ class TinyModel:
                 f"(nearest: {max(1, round(self.hidden / (2 * self.heads))) * 2 * self.heads})"
             )
 
+    def check(self, task, longest: int) -> None:
+        """Raises UserError for a task without words of its own, or for answers of `longest` tokens that are
+        more than there are positions."""
+        if not hasattr(task, "vocabulary"):
+            why = "is natural language, which model=tiny cannot read"
+            raise UserError(f"task={task.name} {why}: it needs model=pretrained")
+        if longest >= self.positions:
+            raise UserError(
+                f"answers of {longest} tokens (sampling.cap x evaluate.long_cap_factor) do not fit into "
+                f"model.positions={self.positions}"
+            )
+
     def cost(self, task) -> PassCost:
         """What a pass will cost, before there is a model."""
         block = 4 * self.hidden**2 + 3 * self.hidden * self.feedforward
