@@ -6,7 +6,7 @@ is a suspect of its own, compared with guess + check.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
@@ -15,6 +15,7 @@ from ablate.report.runs import Experiment
 
 Cell = tuple[int, int, int]  # (search, correct, process): 1 with it, 0 without
 
+PARTS = ("source", "recovery", "credit")  # of a strategy
 FACTORS = ("search", "correct", "process")
 AXES = (("sample", "tree"), ("none", "correct"), ("outcome", "process"))
 ALONE: dict[str, Cell] = {"process": (0, 0, 1), "search": (1, 0, 0), "correct": (0, 1, 0)}
@@ -109,12 +110,12 @@ def roles(experiment: Experiment) -> dict[str, str]:
     return {run.arm: role(run.arm, run.config["strategy"]) for run in experiment.runs}
 
 
-def searches(experiment: Experiment, contrast: Contrast) -> bool:
-    """Does the contrast add a tree?"""
+def searches(experiment: Experiment, suspect: str, weights: Iterable[tuple[str, float]]) -> bool:
+    """Does a contrast add a tree?"""
     source = {run.arm: str(run.config["strategy"]["source"]["_target_"]) for run in experiment.runs}
-    added = {source[arm] for arm, weight in contrast.weights if weight > 0}
-    without = {source[arm] for arm, weight in contrast.weights if weight < 0}
-    return contrast.suspect == "search" or any(name.endswith(".Tree") for name in added - without)
+    added = {source[arm] for arm, weight in weights if weight > 0}
+    without = {source[arm] for arm, weight in weights if weight < 0}
+    return suspect == "search" or any(name.endswith(".Tree") for name in added - without)
 
 
 def base(arms: Mapping[str, str]) -> str | None:
