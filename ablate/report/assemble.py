@@ -13,7 +13,7 @@ from ablate.report.content import SCHEMA, Arm, Claim, Control, Factorial, Report
 from ablate.report.controls import seen
 from ablate.report.effects import Effects
 from ablate.report.ladder import ladder
-from ablate.report.provenance import commands, provenance
+from ablate.report.provenance import commands, design, provenance
 from ablate.report.runs import Experiment
 
 ORDER = ("base", "suspect", "combination", "placebo", "floor", "upper bound", "outside")
@@ -73,6 +73,7 @@ def assemble(experiment: Experiment, margin: float, controls: Sequence[Control] 
         provenance=provenance(experiment.runs),
         commands=written,
         unrecorded=unrecorded,
+        design=design(experiment.name) if unrecorded else None,
         hours=sum(float(run.summary["seconds"]["total"]) for run in experiment.runs) / 3600,
     )
 
@@ -129,7 +130,7 @@ def _notes(experiment: Experiment, arms: list[Arm]) -> list[str]:
         if arm.largest_batch is not None and arm.largest_batch > LARGE:
             fits = max(1, int(_problems_per_batch(experiment, arm.name) * LARGE / arm.largest_batch))
             notes.append(
-                f"{arm.name}: one batch took up to {100 * arm.largest_batch:.1f} % of the budget, more than "
+                f"{arm.name}: one batch took up to {100 * arm.largest_batch:.2f} % of the budget, more than "
                 f"{100 * LARGE:g} %: what it had learned at the budget is read between distant points; "
                 f"learner.problems={fits} would fit"
             )

@@ -12,6 +12,7 @@ from ablate.report.wording import UNITS, amount, interval, spaced
 
 PURPOSES = ("update", "rollout", "label", "score", "judge", "auxiliary_update")
 ACCURACY = "accuracy"  # in place of a held-out figure's name: what arms are compared by
+VISIBLE = 0.002  # of a bar
 WIDEST = 3.0  # times the largest effect: intervals of very few seeds go on beyond the frame
 LINE = 0.17  # inches from one line of text to the next
 CHARACTER = 0.073  # inches, of small text
@@ -237,8 +238,7 @@ def panels(
             ink = colour(colours[arm.name])
             axes.plot(spent, curve.metrics[name], color=ink, lw=1.4, ls=styles[arm.name])
         axes.set_xscale("log")
-        last = max(arm.curves[0].budget[-1] for arm in arms)
-        axes.set_xticks([first, last], ["start", amount(_rounded(last))])
+        axes.set_xticks([first, report.budget], ["start", amount(report.budget)])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         low, high = axes.get_ylim()
@@ -270,7 +270,7 @@ def _keys(names: Sequence[str]) -> list[tuple[float, int]]:
 
 def stacked(arms: Sequence[Arm]) -> Any:
     """A bar per arm, cut by purpose; shares are written where they fit."""
-    purposes = [purpose for purpose in PURPOSES if any(arm.shares.get(purpose) for arm in arms)]
+    purposes = [p for p in PURPOSES if any(arm.shares.get(p, 0.0) >= VISIBLE for arm in arms)]
     bar, key = 0.36, 0.28
     height = bar * len(arms) + key + 0.1
     figure, axes = canvas(height, left=0.12, right=0.12, top=key, bottom=0.04)

@@ -232,8 +232,8 @@ class Report:
     seed alone. ladder: process rewards by several scorers, the most privileged first. seen: suspects whose
     benefit the instrument has shown that it can see, here or in a control. cluster_sizes: problems per
     cluster. left_out: (folder, reason). provenance: revisions, versions and machines, each with the number of
-    runs. commands: what started the runs, those of a sweep as one; unrecorded: runs without a command.
-    hours: wall time of all runs.
+    runs. commands: what started the runs, those of a sweep as one; unrecorded: runs without a command;
+    design: the sweep of the experiment's name, where there are some. hours: wall time of all runs.
     """
 
     schema: int
@@ -262,4 +262,5 @@ class Report:
     provenance: dict[str, dict[str, int]]
     commands: tuple[str, ...]
     unrecorded: int
+    design: str | None
     hours: float

@@ -20,13 +20,15 @@ from ablate.report.wording import (
 )
 from ablate.text import table as lines
 
+WIDE = ("settings",)  # better read on the page, or in the runs' config.yaml
+
 
 def to_markdown(report: Report) -> str:
     """The whole page."""
     parts = [
         [f"# {report.experiment}: is it needed?", "", *_verdicts(report)],
         ["## The design", "", *_bullets(f"{what}: {text}" for what, text in design(report))],
-        *([f"## {each.title}", "", *_table(each)] for each in tables(report)),
+        *([f"## {each.title}", "", *_table(each)] for each in tables(report) if each.key not in WIDE),
         ["## Notes", "", *_bullets(_notes(report))],
         ["## How to reproduce it", "", *_reproduce(report)],
     ]

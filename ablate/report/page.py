@@ -19,6 +19,7 @@ from ablate.report.wording import (
     NO_VERDICT,
     RULE,
     Table,
+    amount,
     apart,
     count,
     crossings,
@@ -121,8 +122,8 @@ def _verdicts(report: Report) -> str:
 def _verdict(claim: Claim, report: Report, colour: str) -> str:
     """The sentence, its head larger: suspect, word and effect."""
     head = f"{claim.title} on top of {claim.on}: {claim.word}."
-    number, _, where = numbers(claim, report).partition(" at ")
-    details = [f"At {where}"] if where else []
+    number, _, where = numbers(claim, report).partition(f" at {amount(report.budget)}")
+    details = [f"At {amount(report.budget)}{where}"] if where else []
     details += [f"{claim.caveats[0][0].upper()}{'; '.join(claim.caveats)[1:]}."] if claim.caveats else []
     return (
         f'<li style="border-color:var(--{colour})"><strong>{escape(head)} <b>{escape(number)}</b></strong> '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ablate.report.runs import Run
@@ -37,6 +38,14 @@ def commands(runs: Sequence[Run]) -> tuple[tuple[str, ...], int]:
     words = [_words(str(run.meta.get("command", ""))) for run in runs]
     known = [each for each in words if each is not None]
     return tuple(sweeps(known)), len(words) - len(known)
+
+
+def design(experiment: str) -> str | None:
+    """The command of the sweep whose configuration has the experiment's name, if there is one."""
+    from ablate.compose import conf_dir
+
+    there = any((conf / "experiment" / f"{experiment}.yaml").is_file() for conf in (conf_dir(), Path("conf")))
+    return _line(("-m", f"experiment={experiment}")) if there else None
 
 
 def _words(command: str) -> tuple[str, ...] | None:

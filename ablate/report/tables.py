@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ablate.report import claim_tables
 from ablate.report.content import Arm, Effect, Report
 from ablate.report.contrasts import PARTS
-from ablate.report.wording import NOTHING, Table, interval, percent, spaced
+from ablate.report.wording import NOTHING, SCORERS, Table, amount, interval, percent, spaced
 
 LONGEST = 40  # characters of a setting; the whole is in the runs' config.yaml
 
@@ -66,10 +66,17 @@ def _settings(report: Report) -> Table:
 
 def _setting(arm: Arm, key: str) -> str:
     value = arm.settings.get(key)
-    if value is None:
+    if value is None or _unused(arm, key):
         return NOTHING
     text = str(value).rpartition(".")[2] if key.endswith("_target_") else " ".join(str(value).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _unused(arm: Arm, key: str) -> bool:
+    """Is it a setting of a scorer that this arm's part does not ask?"""
+    part, *inner = key.split(".")
+    chosen = {value for name, value in arm.settings.items() if name.count(".") == 1 and name.startswith(part)}
+    return len(inner) > 1 and inner[0] in SCORERS and inner[0] not in chosen
 
 
 def _heads(first: str, arms: Iterable[Arm]) -> tuple[str, ...]:
@@ -109,7 +116,7 @@ def _conduct(report: Report) -> Table:
             f"{percent(arm.truncated[0])} → {percent(arm.truncated[1])}",
             f"{arm.updates:,.0f}",
             f"{arm.tokens:,.0f}",
-            f"{arm.flops:.3g}",
+            amount(arm.flops),
             f"{arm.logical:.2f}",
             f"{100 * arm.overshoot:.1f}",
             NOTHING if arm.largest_batch is None else f"{100 * arm.largest_batch:.1f}",
@@ -138,7 +145,7 @@ def _compute(report: Report) -> Table:
         (
             arm.name,
             *(f"{100 * arm.shares.get(purpose, 0.0):.1f}" for purpose in within),
-            *(f"{arm.separate.get(purpose, 0.0):.3g}" for purpose in apart),
+            *(amount(arm.separate.get(purpose, 0.0)) for purpose in apart),
         )
         for arm in report.arms
     )
@@ -170,8 +177,8 @@ def _milestones(report: Report) -> Table:
                     (
                         arm.name,
                         f"{share * curve.declared / report.budget:.3g}",
-                        f"{curve.flops[i]:.4g}",
-                        f"{curve.logical_flops[i]:.4g}",
+                        amount(curve.flops[i]),
+                        amount(curve.logical_flops[i]),
                         f"{curve.updates[i]:,.0f}",
                         percent(curve.accuracy[i]),
                         NOTHING if error is None else f"{100 * error:.2f}",

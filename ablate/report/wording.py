@@ -272,7 +272,8 @@ def repeat(report: Report) -> list[str]:
     controls = [f"results/{each.experiment}" for each in report.controls]
     if controls:
         told += f" control={','.join(controls)}"
-    return [*report.commands, f"python -m ablate.report results/{report.experiment}{told}"]
+    designed = [report.design] if report.design else []
+    return [*report.commands, *designed, f"python -m ablate.report results/{report.experiment}{told}"]
 
 
 def unrecorded(report: Report) -> str:
@@ -281,5 +282,6 @@ def unrecorded(report: Report) -> str:
         return ""
     return (
         f"{count(report.unrecorded, 'run')} recorded no command that can be repeated; config.yaml in each "
-        "run's folder holds all of its settings."
+        "run's folder holds all of its settings"
+        + (", and there is a design of the experiment's name." if report.design else ".")
     )

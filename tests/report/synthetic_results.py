@@ -14,6 +14,8 @@ def config(strategy, seed, budget=BUDGET, **changes):
     axes = {"source": "strategies.guess_check.Sample", "credit": "strategies.guess_check.Outcome"}
     if strategy in ("mcts", "full") or strategy.startswith("tree"):
         axes["source"] = "strategies.mcts.Tree"
+    if strategy.startswith("process"):
+        axes["credit"] = "strategies.process_rewards.Process"
     if strategy == "score":
         axes["credit"] = "strategies.score.Turns"
     tree = {
@@ -54,10 +56,14 @@ def write_run(
     revision="abc",
     ids="p",
     finish=True,
+    scored=False,
+    command=None,
+    summary=(),
     **changes,
 ):
     """One run. accuracy: at each milestone, a number or one per problem; the share of right answers comes as
-    near to it as the samples allow, with the rest drawn. Returns the folder."""
+    near to it as the samples allow, with the rest drawn. scored: it is the task's score that does, and hardly
+    any answer is right as a whole. summary: what else the summary says. Returns the folder."""
     tree = config(strategy, seed, budget, **changes)
     sampling = seed if tree["sampling_seed"] is None else tree["sampling_seed"]
     folder = root / f"{strategy}-s{seed}-{sampling}-{budget:g}"
@@ -69,7 +75,7 @@ def write_run(
             "git": {"revision": revision, "dirty": False},
             "libraries": {"torch": "2.13.0"},
             "python": "3.11.7",
-            "command": f"python -m ablate strategy={strategy} seed={seed}",
+            "command": command or f"python -m ablate strategy={strategy} seed={seed}",
         },
     )
     rng = np.random.default_rng([seed, sampling, *strategy.encode()])
@@ -83,7 +89,10 @@ def write_run(
         row = {
             "milestone": share,
             "problems": PROBLEMS,
-            "heldout/pass@1": float(solved.mean()),
+            "heldout/pass@1": 0.01 if scored else float(solved.mean()),
+            **({"heldout/score": float(solved.mean())} if scored else {}),
+            "heldout/behaviour/attempts": 2 + share,
+            "heldout/kl_per_answer": 3 * share,
             "heldout/length": 20 + 10 * share,
             "heldout/truncated": 0.1,
             "budget/flops": spent * budget,
@@ -96,7 +105,8 @@ def write_run(
             "cluster": np.repeat([f"c{i % CLUSTERS}" for i in range(PROBLEMS)], SAMPLES),
             "stratum": np.repeat([STRATA[i % 3] for i in range(PROBLEMS)], SAMPLES),
             "sample": np.tile(np.arange(SAMPLES), PROBLEMS),
-            "solved": solved.ravel(),
+            "solved": np.zeros(PROBLEMS * SAMPLES, bool) if scored else solved.ravel(),
+            **({"score": solved.ravel().astype(float)} if scored else {}),
             "tokens": np.full(PROBLEMS * SAMPLES, 20),
             "truncated": np.zeros(PROBLEMS * SAMPLES, bool),
         }
@@ -113,11 +123,14 @@ def write_run(
                     "unit": "flops",
                     "declared": budget,
                     "spent": figures[-1]["budget/spent"] * budget,
+                    "largest_batch": 0.01,
                 },
+                "metric": "links right" if scored else "pass@1",
                 "totals": {"flops": budget, "logical_flops": logical * budget, "tokens": 1e6},
                 "compute": {"rollout": {"flops": 0.4 * budget}, "update": {"flops": 0.6 * budget}},
                 "seconds": {"total": 120.0},
                 "alarms": [],
+                **dict(summary),
             },
             "done",
         )
