@@ -26,7 +26,7 @@ def assemble(experiment: Experiment, margin: float, controls: Sequence[Control] 
     what the instrument can see."""
     effects = Effects(experiment, margin)
     roles = contrasts.roles(experiment)
-    families = contrasts.families(roles)
+    families = contrasts.families(roles, contrasts.rungs(experiment))
     claims = [effects.claim(each, len(family)) for family in families for each in family]
     family = contrasts.placebos(roles)
     placebos = [_without_needed(effects.claim(each, len(family), extend=False)) for each in family]
@@ -34,13 +34,10 @@ def assemble(experiment: Experiment, margin: float, controls: Sequence[Control] 
     factorial = _factorial(experiment, effects)
     sensitive = seen(claims, controls)
     if "search" not in sensitive:
-        claims, placebos = (_insensitive(experiment, each) for each in (claims, placebos))
+        claims, placebos = _insensitive(claims), _insensitive(placebos)
         if factorial is not None:
-            factorial = replace(
-                factorial,
-                main=tuple(_insensitive(experiment, factorial.main)),
-                simple=tuple(_insensitive(experiment, factorial.simple)),
-            )
+            main, simple = (tuple(_insensitive(each)) for each in (factorial.main, factorial.simple))
+            factorial = replace(factorial, main=main, simple=simple)
     claimed = {claim.weights: claim.effect for claim in claims}
     arms = [summed_up(experiment, name, role, effects, claimed) for name, role in roles.items()]
     arms.sort(key=lambda arm: (ORDER.index(arm.role), arm.name))
@@ -83,11 +80,11 @@ def _without_needed(claim: Claim) -> Claim:
     return replace(claim, caveats=tuple(each for each in claim.caveats if not each.startswith("needed")))
 
 
-def _insensitive(experiment: Experiment, claims: Iterable[Claim]) -> list[Claim]:
+def _insensitive(claims: Iterable[Claim]) -> list[Claim]:
     """The claims, with a caveat where they say something of search."""
     return [
         replace(claim, caveats=(*claim.caveats, SENSITIVITY))
-        if contrasts.searches(experiment, claim.suspect, claim.weights)
+        if claim.suspect == "search" or "search" in claim.adds
         else claim
         for claim in claims
     ]

@@ -182,8 +182,9 @@ def ladder(report: Report) -> Table:
     rows = tuple(
         (
             rung.arm,
-            SCORERS[rung.scorer],
+            SCORERS.get(rung.scorer, rung.scorer),
             interval(rung.at_budget),
+            rung.word + (f" ({'; '.join(rung.caveats)})" if rung.caveats else ""),
             interval(rung.at_updates),
             f"{100 * rung.price:.1f}",
             *(f"{rung.quality[each]:.3g}" if each in rung.quality else NOTHING for each in names),
@@ -192,14 +193,8 @@ def ladder(report: Report) -> Table:
     )
     updates = [rung.at_updates.level for rung in report.ladder if rung.at_updates]
     after = f"after {updates[0]:,.0f} updates" if updates else "after equal updates"
-    head: tuple[str, ...] = (
-        "arm",
-        "scorer",
-        "at the budget (points)",
-        f"{after} (points)",
-        "judging (% of FLOPs)",
-    )
-    head += tuple(map(spaced, names))
+    head: tuple[str, ...] = ("arm", "scorer", "at the budget (points)", "verdict", f"{after} (points)")
+    head += ("judging (% of FLOPs)", *map(spaced, names))
     notes = (
         "Differences to guess + check, intervals 95 % each for itself. The oracle is free and knows the "
         "answers: an upper bound, no verdict. Errors and calibration are against each scorer's own target.",

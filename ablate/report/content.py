@@ -83,18 +83,20 @@ class Crossing:
 class Claim:
     """One comparison and what it says.
 
-    suspect, on, weights: as `contrasts.Contrast`. word: the verdict, at the declared budget. caveats: what
-    must be said with it. power: the probability of "not needed" with as many seeds if the true effect is
-    zero. seeds_to_settle: for "inconclusive", the fewest seeds that give a verdict with 80 % probability if
-    the effect is what was found; None: more than 1000. extended: the effect against the arm without the
-    suspect at four times the budget. by_budget: at shares of the budget; slope: of these effects, per
-    doubling of compute (least squares on its logarithm). by_difficulty: over problems of one class.
+    suspect, on, weights: as `contrasts.Contrast`. adds: which of "search", "correct" and "process" it adds.
+    word: the verdict, at the declared budget. caveats: what must be said with it. power: the probability of
+    "not needed" with as many seeds if the true effect is zero. seeds_to_settle: for "inconclusive", the
+    fewest seeds that give a verdict with 80 % probability if the effect is what was found; None: more than
+    1000. extended: the effect against the arm without the suspect at four times the budget. by_budget: at
+    shares of the budget; slope: of these effects, per doubling of compute (least squares on its logarithm).
+    by_difficulty: over problems of one class.
     """
 
     title: str
     suspect: str
     on: str
     weights: tuple[tuple[str, float], ...]
+    adds: tuple[str, ...]
     effect: Effect | None
     word: Word
     caveats: tuple[str, ...] = ()
@@ -182,16 +184,19 @@ class Factorial:
 class Rung:
     """Process rewards by one scorer, everything else equal.
 
-    scorer: "oracle", "monte_carlo", "learned" or "judge". at_budget, at_updates: the effect on guess + check
-    at the declared budget, and after the updates that all rungs have made; intervals are each for itself.
-    price: share of the FLOPs that went into judging. quality: what the runs' records say of the scorer, means
-    over runs, by name; each scorer against its own target.
+    scorer: "oracle", "verified", "monte_carlo", "learned" or "judge". at_budget, at_updates: the effect on
+    guess + check at the declared budget, and after the updates that all rungs have made; intervals are each
+    for itself. word, caveats: the verdict on the first of them; none for a scorer that is free and knows the
+    answers. price: share of the FLOPs that went into judging. quality: what the runs' records say of the
+    scorer, means over runs, by name; each scorer against its own target.
     """
 
     arm: str
     scorer: str
     at_budget: Effect | None
     at_updates: Effect | None
+    word: Word
+    caveats: tuple[str, ...]
     price: float
     quality: dict[str, float]
 
@@ -201,7 +206,7 @@ class ControlClaim:
     """A headline claim of another experiment's report; fields as in `Claim`, `Effect` and `Report`."""
 
     title: str
-    suspect: str
+    adds: tuple[str, ...]
     on: str
     word: Word
     value: float | None
@@ -229,11 +234,11 @@ class Report:
 
     metric: what accuracy is the mean of: "pass@1", or the name of the task's own score. claims: the headline
     families, each simultaneous within itself. replicates: A/A, runs of one arm that differ in their sampling
-    seed alone. ladder: process rewards by several scorers, the most privileged first. seen: suspects whose
-    benefit the instrument has shown that it can see, here or in a control. cluster_sizes: problems per
-    cluster. left_out: (folder, reason). provenance: revisions, versions and machines, each with the number of
-    runs. commands: what started the runs, those of a sweep as one; unrecorded: runs without a command;
-    design: the sweep of the experiment's name, where there are some. hours: wall time of all runs.
+    seed alone. ladder: process rewards by several scorers, the most privileged first. seen: which of
+    "search", "correct" and "process" the instrument has seen help, here or in a control. cluster_sizes:
+    problems per cluster. left_out: (folder, reason). provenance: revisions, versions and machines, each with
+    the number of runs. commands: what started the runs, those of a sweep as one; unrecorded: runs without a
+    command; design: the sweep of the experiment's name, where there are some. hours: wall time of all runs.
     """
 
     schema: int

@@ -48,7 +48,7 @@ def _claim(found: dict) -> ControlClaim:
     estimate = effect.get("estimate") or {}
     return ControlClaim(
         title=str(found["title"]),
-        suspect=str(found["suspect"]),
+        adds=tuple(found["adds"]),
         on=str(found["on"]),
         word=found["word"],
         value=estimate.get("value"),
@@ -59,7 +59,7 @@ def _claim(found: dict) -> ControlClaim:
 
 
 def seen(claims: Iterable[Claim], controls: Iterable[Control]) -> tuple[str, ...]:
-    """Suspects that help or are needed in some headline claim, of this experiment or of a control."""
-    found = [(claim.suspect, claim.word) for claim in claims]
-    found += [(claim.suspect, claim.word) for each in controls for claim in each.claims]
-    return tuple(dict.fromkeys(suspect for suspect, word in found if word in SEEN))
+    """What helps or is needed by itself in some headline claim, of this experiment or of a control."""
+    found = [(claim.adds, claim.word) for claim in claims]
+    found += [(claim.adds, claim.word) for each in controls for claim in each.claims]
+    return tuple(dict.fromkeys(adds[0] for adds, word in found if word in SEEN and len(adds) == 1))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ablate.report.content import Account, Claim, Crossing, Effect, Worth
-from ablate.report.contrasts import Contrast
+from ablate.report.contrasts import Contrast, added
 from ablate.report.runs import NEAR, Axis, Experiment
 from ablate.report.statistics import chances, estimate, seeds_to_settle
 from ablate.report.verdict import LONGER, crossings, decide, worth
@@ -66,7 +66,8 @@ class Effects:
         """A contrast's effect, verdict and everything beside it. extend: also what it is worth in compute,
         and at other budgets."""
         budget = self.experiment.budget
-        named = contrast.title, contrast.suspect, contrast.on, contrast.weights
+        adds = added(self.experiment, contrast.weights)
+        named = contrast.title, contrast.suspect, contrast.on, contrast.weights, adds
         effect = self.at(contrast, "budget", budget, family)
         if effect is None:
             why = "no seed that its arms have in common"
@@ -204,7 +205,5 @@ class Effects:
         effect = self.effect(pairs, "budget", budget, 1)
         if effect is None:
             return None
-        weights = ((arm, 1.0), (arm, -1.0))
-        return Claim(
-            "A/A", "none", f"{arm}, another sampling seed", weights, effect, *decide(effect, self.margin)
-        )
+        named = "A/A", "none", f"{arm}, another sampling seed", ((arm, 1.0), (arm, -1.0)), ()
+        return Claim(*named, effect, *decide(effect, self.margin))

@@ -53,7 +53,11 @@ def _planned(report: Report) -> Iterable[Plan]:
     label = f"{report.metric} (%)"
     band = "bands: ± 1 standard error over seeds" if len(report.seeds) > 1 else "one seed, no bands"
     spent = partial(curves, report, colours=colours)
-    plain = [arm for arm in ranked if arm.role != "combination"]
+    rungs = [arm for arm in report.arms if arm.name in {rung.arm for rung in report.ladder}]
+    claimed = {claim.weights[0][0] for claim in report.claims}
+    # the other scorers' arms stand on the ladder alone
+    plain = [a for a in ranked if a.role != "combination" and (a not in rungs or a.name in claimed)]
+    base = [arm for arm in report.arms if arm.role == "base"]
     if plain:
         text = (
             f"Held-out accuracy ({report.metric}) against training compute, from the common start on; {band}."
@@ -112,13 +116,14 @@ def _planned(report: Report) -> Iterable[Plan]:
             f"The oracle is free: an upper bound. After equal updates the price is out of it. {shaded}"
         )
         yield "ladder", "ladder", text, partial(forests, rows)
+        text = f"Guess + check and process rewards by scorer; {band}."
+        yield "ladder-curves", "ladder", text, partial(spent, base + rungs, ACCURACY, label)
     if rows := list(_by_difficulty(report, colours)):
         text = f"Effects by the problems' difficulty{intervals}. {shaded}"
         yield "difficulty", "difficulty", text, partial(forests, rows)
-    if away := [arm for arm in report.arms if arm.role in APART]:
+    if away := [arm for arm in report.arms if arm.role in APART and arm not in rungs]:
         text = f"No part of the ranking: upper bounds and arms that plain decoding does not rank; {band}."
-        shown = [arm for arm in report.arms if arm.role == "base"] + away
-        yield "apart", "apart", text, partial(spent, shown, ACCURACY, label)
+        yield "apart", "apart", text, partial(spent, base + away, ACCURACY, label)
 
 
 def _factorial(report: Report, colours: dict[str, str], forests: Any, shaded: str) -> Iterable[Plan]:
@@ -167,8 +172,9 @@ def _ladder(report: Report, colours: dict[str, str]) -> Iterable[Row]:
             if effect := of(rung):
                 free = ", free" if rung.scorer == "oracle" else ""
                 again = [each.scorer for each in report.ladder].count(rung.scorer) > 1
-                name = SCORERS[rung.scorer] + (f": {rung.arm}" if again else "")
-                yield Row(f"{name}{free}", "process", effect)
+                name = SCORERS.get(rung.scorer, rung.scorer) + (f": {rung.arm}" if again else "")
+                word = rung.word if effect is rung.at_budget and not free else ""
+                yield Row(f"{name}{free}", "process", effect, word)
 
 
 def _compared(report: Report) -> Iterable[tuple[str, str, list[Arm]]]:
@@ -189,6 +195,8 @@ def palette(report: Report) -> dict[str, str]:
     """Name of an arm or of a suspect -> its colour's name, the same in all figures."""
     found: dict[str, str] = {factor: factor for factor in FACTORS} | {"full": "full"}
     placebo = {name: suspect for suspect, names in PLACEBOS.items() for name in names}
+    like = {rung.arm: "process" for rung in report.ladder}
+    like |= {claim.weights[0][0]: claim.suspect for claim in report.claims if claim.suspect in FACTORS}
     own = 0
     for arm in report.arms:
         cell = CELL_OF.get(arm.name)
@@ -201,6 +209,8 @@ def palette(report: Report) -> dict[str, str]:
             found[arm.name] = alone[0] if len(alone) == 1 else "full"
         elif arm.name in placebo:
             found[arm.name] = placebo[arm.name]
+        elif arm.name in like:
+            found[arm.name] = like[arm.name]
         else:
             found[arm.name] = f"own{own % 3 + 1}"
             own += 1

@@ -9,58 +9,51 @@ target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from ablate.record import step_means
 from ablate.report import contrasts
-from ablate.report.arms import own
 from ablate.report.content import Rung
 from ablate.report.effects import Effects
 from ablate.report.runs import Experiment, Run
+from ablate.report.wording import SCORERS
 
-SCORERS = ("oracle", "monte_carlo", "learned", "judge")
 JUDGING = ("label", "score", "judge", "auxiliary_update")  # purposes that a scorer's values are paid under
 RECORDED = "train/scorer/"
 
 
 def ladder(experiment: Experiment, effects: Effects) -> tuple[Rung, ...]:
     """The rungs that ran, the most privileged first; none if there is but one scorer."""
-    base = contrasts.base(contrasts.roles(experiment))
-    first = {run.arm: run for run in reversed(experiment.runs)}
-    found = {name: scorer for name, run in first.items() if (scorer := _scorer(own(run)))}
+    roles, found = contrasts.roles(experiment), contrasts.rungs(experiment)
+    base = contrasts.base(roles)
     if base is None or len(set(found.values())) < 2:
         return ()
-    names = sorted(found, key=lambda name: (SCORERS.index(found[name]), name))
+    names = sorted(found, key=lambda name: (_place(found[name]), name))
     level = min(float(run.spent("updates")[-1]) for run in experiment.runs if run.arm in (base, *names))
-    rungs = []
+    out = []
     for name in names:
         contrast = contrasts.against(name, base, name, "guess + check")
+        claim = effects.claim(contrast, 1, extend=False)
         runs = [runs[0] for runs in experiment.arm(name).values()]
-        rungs.append(
+        free = roles[name] == "upper bound"
+        out.append(
             Rung(
                 arm=name,
                 scorer=found[name],
-                at_budget=effects.at(contrast, "budget", experiment.budget, 1),
+                at_budget=claim.effect,
                 at_updates=effects.at(contrast, "updates", level, 1),
+                word="no verdict" if free else claim.word,
+                caveats=("an upper bound",) if free else claim.caveats,
                 price=float(np.mean([_price(run) for run in runs])),
                 quality=_quality(runs),
             )
         )
-    return tuple(rungs)
+    return tuple(out)
 
 
-def _scorer(settings: Mapping[str, Any]) -> str | None:
-    """The scorer of an arm that differs from guess + check in process rewards alone; None for any other arm,
-    for placebos, and for the naive form, which is wrong on purpose."""
-    scorer = str(settings.get("credit.scorer"))
-    parts = [str(settings.get(f"{axis}._target_", "")).rpartition(".")[2] for axis in contrasts.PARTS]
-    naive = settings.get("credit.form") == "difference" and scorer != "monte_carlo"
-    other = settings.get("credit.shuffle") or float(settings.get("credit.until") or 1.0) < 1.0
-    plain = parts == ["Sample", "NoRecovery", "Process"] and not naive and not other
-    return scorer if plain and scorer in SCORERS else None
+def _place(scorer: str) -> int:
+    known = list(SCORERS)
+    return known.index(scorer) if scorer in known else len(known)
 
 
 def _price(run: Run) -> float:

@@ -6,12 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.report.content import Arm, Claim, Control, Effect, Report, Worth
+from ablate.report.content import Arm, Claim, Control, ControlClaim, Effect, Report, Worth
 from ablate.report.verdict import LONGER
 
 ACCOUNTS = {"flops": "FLOPs", "logical_flops": "logical FLOPs", "updates": "updates"}
 UNITS = {"flops": "FLOPs", "tokens": "generated tokens", "seconds": "seconds"}
-SCORERS = {"oracle": "oracle", "monte_carlo": "Monte Carlo", "learned": "learned", "judge": "judge"}
+SCORERS = {
+    "oracle": "oracle",
+    "verified": "verifier",
+    "monte_carlo": "Monte Carlo",
+    "learned": "learned",
+    "judge": "judge",
+}
 NOTHING = "–"
 NO_VERDICT = "No verdict: no suspect ran beside what it is to be added to."
 RULE = (
@@ -73,12 +79,12 @@ def numbers(claim: Claim, report: Report) -> str:
 def sensitivity(report: Report) -> list[str]:
     """What is known of the instrument: control experiments, and whose benefit has been seen."""
     lines = [_control(each, claim) for each in report.controls for claim in each.claims]
-    asked = {claim.suspect for claim in report.claims}
+    asked = {factor for claim in report.claims for factor in claim.adds}
     for suspect, title in SENSITIVE.items():
         if suspect not in asked:
             continue
         where = [each.experiment for each in report.controls if _sees(each, suspect)]
-        if any(claim.suspect == suspect and claim.word in ("helps", "needed") for claim in report.claims):
+        if any(_helps(claim, suspect) for claim in report.claims):
             where = ["this experiment", *where]
         lines.append(
             f"Sensitivity to {title} shown: a benefit was seen in {', '.join(where)}."
@@ -97,10 +103,14 @@ def sensitivity(report: Report) -> list[str]:
 
 
 def _sees(control: Control, suspect: str) -> bool:
-    return any(each.suspect == suspect and each.word in ("helps", "needed") for each in control.claims)
+    return any(_helps(each, suspect) for each in control.claims)
 
 
-def _control(control: Control, claim: Any) -> str:
+def _helps(claim: Claim | ControlClaim, suspect: str) -> bool:
+    return claim.adds == (suspect,) and claim.word in ("helps", "needed")
+
+
+def _control(control: Control, claim: ControlClaim) -> str:
     numbers = ""
     if claim.value is not None:
         numbers = f" {points(claim.value)} points"

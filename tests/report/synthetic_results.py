@@ -3,6 +3,7 @@
 import numpy as np
 
 from ablate.record import Record, write_json
+from ablate.report.contrasts import CELL_OF
 
 PROBLEMS, CLUSTERS, SAMPLES = 120, 30, 4
 BUDGET = 1e12
@@ -11,19 +12,15 @@ STRATA = ("easy", "medium", "hard")
 
 def config(strategy, seed, budget=BUDGET, **changes):
     """A run's config; changes: dotted keys."""
-    axes = {"source": "strategies.guess_check.Sample", "credit": "strategies.guess_check.Outcome"}
-    if strategy in ("mcts", "full") or strategy.startswith("tree"):
-        axes["source"] = "strategies.mcts.Tree"
-    if strategy.startswith("process"):
-        axes["credit"] = "strategies.process_rewards.Process"
-    if strategy == "score":
-        axes["credit"] = "strategies.score.Turns"
+    known = tuple(int(strategy.startswith(name)) for name in ("mcts", "correct", "process"))
+    search, correct, process = CELL_OF.get(strategy, known)
+    credit = "Turns" if strategy == "score" else ("Outcome", "Process")[process]
     tree = {
         "strategy": {
             "name": strategy,
-            "source": {"_target_": axes["source"]},
-            "recovery": {"_target_": "strategies.guess_check.NoRecovery"},
-            "credit": {"_target_": axes["credit"], "scorer": "monte_carlo"},
+            "source": {"_target_": f"strategies.x.{('Sample', 'Tree')[search]}"},
+            "recovery": {"_target_": f"strategies.x.{('NoRecovery', 'Correct')[correct]}"},
+            "credit": {"_target_": f"strategies.x.{credit}", "scorer": "monte_carlo"},
         },
         "task": {"_target_": "ablate.tasks.countdown.Countdown", "numbers": 3},
         "model": {"_target_": "ablate.models.tiny.TinyModel", "hidden": 64},

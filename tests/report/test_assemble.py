@@ -15,7 +15,7 @@ def told(root, margin=0.05, controls=()):
 
 SEARCH_HELPS = Control(
     "tree", "Countdown", "pass@1", 0.02, "flops", BUDGET,
-    (ControlClaim("Search", "search", "guess + check", "helps", 0.1, (0.05, 0.15), 8, 120),),
+    (ControlClaim("Search", ("search",), "guess + check", "helps", 0.1, (0.05, 0.15), 8, 120),),
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ def test_a_control_is_read_from_its_own_report(folder):
     assert (found.margin, found.unit, found.budget) == (0.03, "flops", 1e12)
     process, search = found.claims
     assert (process.title, process.on, process.word) == ("Process rewards", "guess + check", "helps")
+    assert (process.adds, search.adds) == (("process",), ("search",))
     assert process.value == pytest.approx(0.3, abs=0.02) and process.interval[0] < process.value
     assert (process.seeds, process.problems) == (4, 120)
     assert search.word in ("not needed", "inconclusive")
@@ -43,7 +44,7 @@ def test_a_control_without_a_verdict_shows_nothing(tmp_path):
     [
         (lambda report: {**report, "schema": 1}, "of another version: python -m ablate.report"),
         (lambda report: {key: report[key] for key in report if key != "claims"}, "cannot be read ('claims')"),
-        (lambda report: {**report, "claims": [{"title": "Search"}]}, "cannot be read ('effect')"),
+        (lambda report: {**report, "claims": [{"title": "Search"}]}, "cannot be read ("),
         (lambda report: {**report, "claims": 3}, "cannot be read"),
     ],
 )

@@ -37,7 +37,11 @@ def root(tmp_path_factory):
 
 
 def test_rungs_are_the_arms_that_differ_in_the_scorer_alone(root):
-    oracle, own, judge = assemble(load(root), 0.02).ladder
+    report = assemble(load(root), 0.02)
+    assert [claim.suspect for claim in report.claims] == [
+        "process"
+    ]  # the others are no suspects of their own
+    oracle, own, judge = report.ladder
     assert [rung.arm for rung in (oracle, own, judge)] == list(ENDS)
     assert [rung.scorer for rung in (oracle, own, judge)] == ["oracle", "monte_carlo", "judge"]
     assert oracle.at_budget.estimate.value == pytest.approx(0.2, abs=0.02)
@@ -45,6 +49,8 @@ def test_rungs_are_the_arms_that_differ_in_the_scorer_alone(root):
     assert judge.at_updates.estimate.value == pytest.approx(0.0, abs=0.02)
     assert (oracle.price, own.price) == (0.0, pytest.approx(0.75))
     assert oracle.quality == {} and own.quality == {"error": pytest.approx(0.1)}
+    assert (oracle.word, oracle.caveats) == ("no verdict", ("an upper bound",))
+    assert own.word == "helps" and judge.word in ("not needed", "inconclusive")
     assert judge.quality == pytest.approx(JUDGED["scorer"])
 
 
@@ -52,8 +58,8 @@ def test_the_ladder_is_a_table(root):
     (table,) = [each for each in tables(assemble(load(root), 0.02)) if each.key == "ladder"]
     assert table.head[-3:] == ("error", "calibration", "judge failed")
     assert [row[1] for row in table.rows] == ["oracle", "Monte Carlo", "judge"]
-    assert [row[4] for row in table.rows] == ["0.0", "75.0", "0.0"]
-    assert [row[5:] for row in table.rows] == [("–",) * 3, ("0.1", "–", "–"), ("–", "0.05", "0.01")]
+    assert [row[5] for row in table.rows] == ["0.0", "75.0", "0.0"]
+    assert [row[6:] for row in table.rows] == [("–",) * 3, ("0.1", "–", "–"), ("–", "0.05", "0.01")]
 
 
 def test_one_scorer_is_no_ladder(tmp_path):

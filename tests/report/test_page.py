@@ -57,6 +57,7 @@ FIGURES = [
     "truncated",
     "behaviour",
     "ladder",
+    "ladder-curves",
     "difficulty",
     "apart",
 ]
@@ -181,7 +182,7 @@ def test_text_from_files_is_escaped(folder, tmp_path):
         commands=(command,),
         metric="<u>right</u> at 1",
         controls=(replace(report.controls[0], experiment="<s>", metric="</li>"), *report.controls[1:]),
-        ladder=(replace(report.ladder[0], arm=HOSTILE, quality={"<q>": 1.0}), *report.ladder[1:]),
+        ladder=(replace(report.ladder[0], arm="</td><q>", quality={"<q>": 1.0}), *report.ladder[1:]),
     )
     page = Page(to_html(hostile, figures(hostile, tmp_path)))
     plain = Page(to_html(report, figures(report, tmp_path / "plain")))
