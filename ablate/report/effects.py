@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ablate.report.content import Account, Claim, Crossing, Effect, Worth
 from ablate.report.contrasts import Contrast, added
-from ablate.report.runs import NEAR, Axis, Experiment
+from ablate.report.runs import NEAR, Axis, Experiment, Run
 from ablate.report.statistics import chances, estimate, seeds_to_settle
 from ablate.report.verdict import LONGER, crossings, decide, worth
 
@@ -105,9 +105,16 @@ class Effects:
         pairs = self.pairs(((pair[0], 1.0), (pair[1], -1.0)), axis, levels)
         return self.effect(pairs, axis, level, family)
 
+    def _paired(self, arms: Iterable[str]) -> dict[str, list[list[Run]]]:
+        """Arm -> its runs of each key that all of these arms have, the smallest budget first. Others, as of
+        another sampling seed, are no part of a comparison."""
+        known = {arm: self.experiment.arm(arm) for arm in arms}
+        keys = sorted(set.intersection(*map(set, known.values())))
+        return {arm: [runs[key] for key in keys] for arm, runs in known.items()}
+
     def _worth(self, pair: tuple[str, str], effect: Effect) -> Worth | None:
         budget, seeds = self.experiment.budget, set(effect.seeds)
-        others = [runs for key, runs in self.experiment.arm(pair[1]).items() if key[0] in seeds]
+        others = self._paired(pair)[pair[1]]
         least = (
             max(max(min(s for s in run.spent("budget") if s > 0) for run in runs) for runs in others) / budget
         )
@@ -126,7 +133,7 @@ class Effects:
         one in FLOPs, else what the thriftiest run spent, or a quarter of what one with four times the budget
         did."""
         axes: list[Axis] = ["flops", "logical_flops", "updates"]
-        runs = [run for run in self.experiment.runs if run.arm in pair]
+        runs = [run for lists in self._paired(pair).values() for runs in lists for run in runs]
         longer = [run for run in runs if run.budget[1] >= (1 - NEAR) * LONGER * self.experiment.budget]
         found = []
         for axis in axes[self.experiment.unit == "flops" :]:
@@ -143,7 +150,8 @@ class Effects:
     def _by_budget(self, contrast: Contrast, family: int) -> tuple[tuple[float, Effect], ...]:
         """At the shares of the budget at which the runs were evaluated, from where all of them were."""
         budget, found = self.experiment.budget, []
-        runs = [runs[0] for arm, _ in contrast.weights for runs in self.experiment.arm(arm).values()]
+        paired = self._paired(arm for arm, _ in contrast.weights)
+        runs = [runs[0] for lists in paired.values() for runs in lists]
         shares = {float(row["milestone"]) * run.budget[1] / budget for run in runs for row in run.milestones}
         first = max(run.spent("budget")[1] for run in runs) / budget
         for share in sorted(shares):

@@ -136,6 +136,18 @@ def test_a_long_base_alone_serves_for_both(tmp_path):
     assert [share for share, _ in claim.by_budget] == [0.25, 0.5, 1.0]
 
 
+def test_replicates_of_the_base_change_nothing_in_its_comparisons(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.7})
+    for seed in range(6):
+        write_run(root, "guess_check", seed, curve(0.55, 0.3), budget=4 * BUDGET)
+    before = told(root).claims
+    for seed in range(6):
+        short = (0.0, 0.125, 1.0)
+        write_run(root, "guess_check", seed, curve(0.5, shares=short), shares=short, sampling_seed=7)
+    report = told(root)
+    assert report.claims == before and len(report.replicates) == 1
+
+
 def test_where_curves_cross(tmp_path):
     root = tmp_path / "arms"
     for seed in range(4):
