@@ -27,44 +27,54 @@ PLAIN = ("comparison", "kind", "points", "verdict", "seeds")
 
 
 def claims(report: Report) -> Table:
-    """The headline effects with everything that a verdict rests on."""
+    """The headline effects, and what they are worth."""
     rows = tuple(
         (
             name(claim),
             interval(claim.effect),
-            NOTHING if claim.effect is None or claim.effect.alone is None else bounds(claim.effect.alone),
-            *_deviations(claim.effect),
-            _seeds(claim),
             verdict(claim),
-            NOTHING if claim.power is None else f"{100 * claim.power:.0f}",
-            str(claim.seeds_to_settle or NOTHING),
+            _seeds(claim),
             interval(claim.extended),
             NOTHING if claim.worth is None else multiple(claim.worth),
         )
         for claim in report.claims
     )
-    head: tuple[str, ...] = (
-        "suspect",
-        "points",
-        "interval for itself",
-        "sd by seeds",
-        "sd by problems",
-        "seeds",
-        "verdict",
-    )
-    head += ("power (%)", "seeds to settle it", f"against {LONGER}x the budget", "worth in compute")
+    head = ("suspect", "points", "verdict", "seeds", f"against {LONGER}x the budget", "worth in compute")
     notes = []
-    if any(claim.power is not None for claim in report.claims):
-        notes.append(
-            "Power: the probability of “not needed” with as many seeds, if the true effect is zero and "
-            "varies as it did here."
-        )
     if any(claim.worth is not None for claim in report.claims):
         notes.append(
             "Worth: the multiple of the budget with which the arm without the suspect would be as good, as "
             "far as it was run."
         )
     return Table("claims", "Effects and verdicts", head, rows, tuple(notes))
+
+
+def certainty(report: Report) -> Table:
+    """What makes the headline effects uncertain, and what this many seeds can tell."""
+    rows = tuple(
+        (
+            name(claim),
+            NOTHING if claim.effect is None or claim.effect.alone is None else bounds(claim.effect.alone),
+            *_deviations(claim.effect),
+            NOTHING if claim.power is None else f"{100 * claim.power:.0f}",
+            str(claim.seeds_to_settle or NOTHING),
+        )
+        for claim in report.claims
+        if claim.effect is not None and claim.effect.interval is not None
+    )
+    head: tuple[str, ...] = (
+        "suspect",
+        "interval for itself (points)",
+        "sd by seeds",
+        "sd by problems",
+        "power (%)",
+    )
+    head += ("seeds to settle it",)
+    notes = (
+        "Standard deviations of the effect, in points. Power: the probability of “not needed” with as many "
+        "seeds, if the true effect is zero and varies as it did here.",
+    )
+    return Table("certainty", "How sure they are", head, rows, notes)
 
 
 def _seeds(claim: Claim) -> str:

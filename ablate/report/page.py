@@ -92,7 +92,7 @@ def _sections(
     rungs = "".join(_table(table) for table in shown if table.key == "ladder")
     yield "design", "The design", _design(report) + differed
     yield "accuracy", "Accuracy against training compute", drawn("accuracy", "accuracy", "milestones")
-    yield "effects", "What each suspect adds", drawn("effects", "claims")
+    yield "effects", "What each suspect adds", drawn("effects", "claims", "certainty")
     yield "budgets", "At other budgets", _text(_slopes(report)) + drawn("budgets", "budgets")
     yield "factorial", "The factorial", drawn("factorial", "factorial")
     checked = _text(sensitivity(report)) + drawn("controls", "controls", "milestones")

@@ -21,6 +21,7 @@ def tables(report: Report) -> list[Table]:
         _accuracy(report),
         _conduct(report),
         claim_tables.claims(report),
+        claim_tables.certainty(report),
         claim_tables.budgets(report),
         claim_tables.factorial(report),
         claim_tables.controls(report),
