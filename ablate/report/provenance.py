@@ -49,13 +49,15 @@ def design(experiment: str) -> str | None:
 
 
 def _words(command: str) -> tuple[str, ...] | None:
-    """What follows `python -m ablate`; None for anything else, as a worker's own command line in early
-    records is."""
+    """What follows `python -m ablate`, without what says where this machine keeps things; None for anything
+    else, as a worker's own command line in early records is."""
     try:
         words = tuple(shlex.split(command))
     except ValueError:
         return None
-    return words[3:] if words[:1] and words[0].startswith("python") and words[1:3] == START else None
+    if not words or not words[0].startswith("python") or words[1:3] != START:
+        return None
+    return tuple(word for word in words[3:] if not word.lstrip("+").startswith("paths."))
 
 
 def sweeps(commands: Iterable[tuple[str, ...]]) -> list[str]:

@@ -23,6 +23,8 @@ def decide(
     if effect.interval is None:
         return "no verdict", ("one seed: nothing tells how far another seed would be off",)
     low, high = effect.interval
+    if low == high:  # as where no arm solves anything
+        return "no verdict", ("nothing varied between seeds or problems: that tells nothing",)
     if high < 0:
         return "harmful", ()
     if high < margin:

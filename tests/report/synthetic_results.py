@@ -140,10 +140,10 @@ def curve(end, start=0.3, shares=(0.0, 0.25, 0.5, 1.0)):
     return [start + (end - start) * max(0.0, 1 + np.log2(share) / 4) if share else start for share in shares]
 
 
-def write_arms(root, ends, seeds=range(6), wobble=0.01, **changes):
+def write_arms(root, ends, seeds=range(6), wobble=0.01, start=0.3, **changes):
     """Runs of several arms, {name: accuracy at the budget}, whose seeds differ by about `wobble`."""
     for name, end in ends.items():
         for seed in seeds:
             noise = np.random.default_rng([seed, 1, *name.encode()]).normal(0, wobble)
-            write_run(root, name, seed, curve(end + noise), **changes)
+            write_run(root, name, seed, curve(end + noise, start), **changes)
     return root

@@ -234,6 +234,12 @@ def test_one_seed_gives_no_verdict_and_none_in_common_no_effect(tmp_path):
     assert lonely.effect is None and "no seed that its arms have in common" in lonely.caveats
 
 
+def test_arms_that_solve_nothing_get_no_verdict(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.0, "mcts": 0.0}, range(3), wobble=0.0, start=0.0)
+    (claim,) = told(root).claims
+    assert claim.word == "no verdict" and claim.caveats[0].startswith("nothing varied")
+
+
 def test_an_inconclusive_claim_says_how_many_seeds_would_settle_it(tmp_path):
     root = write_arms(tmp_path / "arms", {"guess_check": 0.5}, range(4))
     for seed in range(4):

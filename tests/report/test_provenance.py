@@ -45,7 +45,11 @@ def test_single_runs_and_strange_values_stay_as_they_are():
 
 @pytest.mark.parametrize("command", ["", "python -m joblib.backend LokyProcess-1", "torchrun 'x", "ablate"])
 def test_what_cannot_be_repeated_is_counted(command):
-    meta = [{"command": "python3.11 -m ablate seed=1"}, {"command": command}, {}]
+    meta = [
+        {"command": "python3.11 -m ablate seed=1 paths.results=/here ++paths.cache=/there"},
+        {"command": command},
+        {},
+    ]
     assert commands([SimpleNamespace(meta=each) for each in meta]) == (("python -m ablate seed=1",), 2)
 
 

@@ -51,6 +51,10 @@ def test_one_seed_has_no_verdict():
     assert decide(alone, 0.02)[0] == "no verdict"
 
 
+def test_outcomes_that_never_vary_tell_nothing():
+    assert decide(effect(0.0, 0.0), 0.02)[0] == "no verdict"
+
+
 def gain(arm, half, least=1 / 16, most=4.0, start=0.0):
     """The worth of an arm with this accuracy against a base that gains 10 points with every doubling."""
 
