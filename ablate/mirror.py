@@ -16,14 +16,13 @@ from pathlib import Path
 
 from ablate.mlflow_push import PushResult, notes, push, reason
 from ablate.mlflow_store import (
-    SERVERS,
-    address,
     connect,
     initialise_store,
     quieten,
     redact,
     resolve_uri,
     sqlite_path,
+    where_to_look,
     without_gc,
 )
 
@@ -146,7 +145,4 @@ def mlflow_hint(uri: str, folders: Sequence[Path]) -> str:
         for entry in notes(folder)
         if entry["uri"] == redact(uri) and "run_id" in entry
     ]
-    page = address(uri, [(entry["experiment_id"], entry["run_id"]) for entry in entries])
-    if uri.startswith(SERVERS):
-        return page
-    return f"`mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri {redact(uri)}`, then {page}"
+    return where_to_look(uri, [(entry["experiment_id"], entry["run_id"]) for entry in entries])

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.mlflow_store import SERVERS, address, artifact_root, connect, redact, sqlite_path
+from ablate.mlflow_store import address, connect, find_experiment, redact, sqlite_path
 from ablate.record import STREAMS, read_json, read_rows, status, write_json
 from ablate.types import UserError
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 NOTE = "mlflow.json"
-# MLflow's page opens on traces of language models unless an experiment says that it is about training
-TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 ARTIFACTS = ("config.yaml", "evaluations.jsonl", "summary.json", "summary.md")
 METRICS_PER_CALL, PARAMS_PER_CALL, PARAM_LENGTH, NAME_LENGTH = 1000, 100, 500, 250  # the server's limits
 TAIL = 256  # bytes before the noted position that tell whether the file is still the one that was sent
@@ -164,7 +162,8 @@ class _Sender:
         """Find the run by its id (an earlier push may have died before it could note it), or create it."""
         meta = read_json(self.folder / "meta.json")
         self._check_time()
-        experiment_id = self._experiment_id()
+        beside = sqlite_path(self.uri) or self.folder.parent
+        experiment_id = find_experiment(self.client, self.uri, self.experiment, beside)
         runs = self.client.search_runs([experiment_id], f"tags.`ablate.id` = '{meta['id']}'")
         run_ids = [run.info.run_id for run in runs if run.info.run_id not in self.entry["trash"]]
         if not run_ids:
@@ -178,28 +177,6 @@ class _Sender:
             run_ids = [run.info.run_id]
         self._note(run_id=run_ids[0], experiment_id=experiment_id)
 
-    def _experiment_id(self) -> str:
-        from mlflow.exceptions import MlflowException
-
-        location = None
-        if not self.uri.startswith(SERVERS):  # MLflow would write into the working directory
-            database = sqlite_path(self.uri) or self.folder.parent
-            location = f"{artifact_root(database)}/{re.sub('[^a-zA-Z0-9_.-]', '_', self.experiment)}"
-        known = self.client.get_experiment_by_name(self.experiment)
-        if known is None:
-            try:
-                return str(self.client.create_experiment(self.experiment, location, TRAINING))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was first
-                    raise
-            known = self.client.get_experiment_by_name(self.experiment)
-        if known is None or known.lifecycle_stage != "active":
-            raise UserError(
-                f"tracking.experiment={self.experiment} was deleted in MLflow: restore it there, "
-                "or choose another name"
-            )
-        return str(known.experiment_id)
-
     def _params(self) -> None:
         import yaml
         from mlflow.entities import Param
@@ -208,7 +185,9 @@ class _Sender:
         if self.entry.get("params") or not path.exists():
             return
         leaves = _leaves(yaml.safe_load(path.read_bytes()), ".")
-        texts = {_name(key): value if isinstance(value, str) else json.dumps(value) for key, value in leaves}
+        texts = {
+            mlflow_name(key): value if isinstance(value, str) else json.dumps(value) for key, value in leaves
+        }
         params = [Param(key, redact(text)[:PARAM_LENGTH]) for key, text in texts.items()]
         for batch in _batches(params, PARAMS_PER_CALL):
             self._check_time()
@@ -225,7 +204,7 @@ class _Sender:
         rows = read_rows(path, start)
         for index, (row, end) in enumerate(rows):
             batch += [
-                Metric(_name(name), value, _milliseconds(row["time"]), row["step"])
+                Metric(mlflow_name(name), value, _milliseconds(row["time"]), row["step"])
                 for name, value in _numbers(row)
             ]
             if index + 1 < len(rows) and len(batch) < METRICS_PER_CALL:
@@ -311,7 +290,7 @@ def _leaves(value: Mapping[str, Any], separator: str, prefix: str = "") -> Itera
             yield f"{prefix}{key}", item
 
 
-def _name(name: str) -> str:
+def mlflow_name(name: str) -> str:
     """A name that MLflow accepts: word characters, spaces and `-.:/`, and no path that could be shortened or
     leave its folder (it refuses any name that begins with two dots)."""
     plain = re.sub(r"[^\w\-.: /]", "_", name.replace("@", "_at_"))

@@ -31,6 +31,8 @@ ENVIRONMENT = {
 }
 # without it, MLflow's page shows the traces of language models instead of runs
 TRAINING_VIEW = "workflowType=machine_learning"
+# ... and so does an experiment that does not say that it is about training
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 SERVERS = ("http", "https", "databricks")  # they choose where artifacts go
 DATABASES = ("postgresql", "mysql", "mssql")
 UI = "http://127.0.0.1:5000"
@@ -149,6 +151,29 @@ def artifact_root(database: Path) -> str:
     return (database.resolve().parent / "mlflow-artifacts").as_uri()
 
 
+def find_experiment(client: MlflowClient, uri: str, name: str, beside: Path) -> str:
+    """The id of an experiment, made if need be. beside: the file or folder that artifacts go next to where no
+    server chooses their place. Raises `UserError` if it was deleted, and whatever MLflow raises."""
+    from mlflow.exceptions import MlflowException
+
+    location = None
+    if not uri.startswith(SERVERS):  # MLflow would write into the working directory
+        location = f"{artifact_root(beside)}/{re.sub('[^a-zA-Z0-9_.-]', '_', name)}"
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        try:
+            return str(client.create_experiment(name, location, TRAINING))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was first
+                raise
+        known = client.get_experiment_by_name(name)
+    if known is None or known.lifecycle_stage != "active":
+        raise UserError(
+            f"tracking.experiment={name} was deleted in MLflow: restore it there, or choose another name"
+        )
+    return str(known.experiment_id)
+
+
 def redact(uri: str) -> str:
     """A URI without user name and password, fit for files and screens."""
     return re.sub(r"//[^/@\s]+@", "//", uri)
@@ -165,6 +190,15 @@ def address(uri: str, runs: Sequence[tuple[str, str]]) -> str:
     run_ids = quote(json.dumps([run for _, run in runs]))
     experiments = quote(json.dumps(list(dict.fromkeys(experiment for experiment, _ in runs))))
     return f"{base}/#/compare-runs?runs={run_ids}&experiments={experiments}&{TRAINING_VIEW}"
+
+
+def where_to_look(uri: str, runs: Sequence[tuple[str, str]]) -> str:
+    """The page for runs as `address` has it, and for a store without a server the command that starts one on
+    this machine."""
+    page = address(uri, runs)
+    if uri.startswith(SERVERS):
+        return page
+    return f"`mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri {redact(uri)}`, then {page}"
 
 
 def _revision(path: Path) -> str | None:

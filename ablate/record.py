@@ -45,6 +45,7 @@ __all__ = [
     "read_jsonl",
     "read_rows",
     "status",
+    "step_means",
     "system_metrics",
     "write_json",
 ]
@@ -223,6 +224,17 @@ def primary(figures: Mapping[str, Any]) -> str:
     """Which held-out figure arms are compared by: the task's own score where it has one, else pass@1.
     figures: of an evaluation, by name, with or without "heldout/" before it."""
     return "score" if "score" in figures or "heldout/score" in figures else "pass@1"
+
+
+def step_means(folder: Path, prefix: str) -> dict[str, float]:
+    """The mean over training steps of each figure whose name begins with `prefix`, without it; of the steps
+    that have it. Errors as in `read_jsonl`."""
+    found: dict[str, list[float]] = {}
+    for row in read_jsonl(folder / "steps.jsonl"):
+        for key, value in row.items():
+            if key.startswith(prefix) and value is not None:
+                found.setdefault(key.removeprefix(prefix), []).append(float(value))
+    return {name: sum(values) / len(values) for name, values in sorted(found.items())}
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

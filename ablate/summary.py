@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from ablate.ledger import BUDGETED
-from ablate.record import primary, read_jsonl
+from ablate.record import primary, read_jsonl, step_means
 from ablate.strategy import AXES
 from ablate.text import table
 
@@ -60,7 +59,7 @@ def summarise(
         "before": _heldout(evaluations[0]),
         "after": _heldout(evaluations[-1]),
         "alarms": alarms,
-        "scorer": _scorer(folder),
+        "scorer": step_means(folder, SCORER),
         "milestones": [
             {
                 "share": row["milestone"],
@@ -71,16 +70,6 @@ def summarise(
             for row in evaluations
         ],
     }
-
-
-def _scorer(folder: Path) -> dict[str, float]:
-    """What the record says of the step scorer: the mean over the batches that have a figure."""
-    found: dict[str, list[float]] = {}
-    for row in read_jsonl(folder / "steps.jsonl"):
-        for key, value in row.items():
-            if key.startswith(SCORER) and value is not None:
-                found.setdefault(key.removeprefix(SCORER), []).append(value)
-    return {name: fmean(values) for name, values in sorted(found.items())}
 
 
 def _heldout(row: dict[str, Any]) -> dict[str, float]:

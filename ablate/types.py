@@ -226,7 +226,7 @@ class Task(Protocol):
     of an answer that is right (in [0, 1], 1 if it is solved; like `verify` it never raises), and
     `metric: str`, the name of it. Evaluation then records the score of every answer as far as the cap lets it
     come, ended or not, and the report compares arms by its mean instead of by the share of solved answers
-    (pass@1). Training never sees it.
+    (pass@1).
     """
 
     name: str

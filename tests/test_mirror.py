@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mirroring import EXPERIMENT, assert_mirrored, expected, row, runs, start, stored
 
 from ablate.mirror import Mirror, initialise_store, mlflow_hint, push, quieten, resolve_uri
-from ablate.mlflow_push import _name
+from ablate.mlflow_push import mlflow_name
 from ablate.mlflow_store import _migrate, _revision, connect
 from ablate.types import UserError
 
@@ -265,10 +265,10 @@ def test_what_cannot_be_a_store_is_said_in_one_line(tmp_path):
 def test_mlflow_accepts_every_metric_name(name):
     from mlflow.utils.validation import _validate_metric_name
 
-    if _name(name):
-        _validate_metric_name(_name(name))
-        assert len(_name(name)) <= 250
-    assert _name("heldout/pass@1") == "heldout/pass_at_1"
+    if mlflow_name(name):
+        _validate_metric_name(mlflow_name(name))
+        assert len(mlflow_name(name)) <= 250
+    assert mlflow_name("heldout/pass@1") == "heldout/pass_at_1"
 
 
 def work(record, rows):

@@ -2,7 +2,8 @@
 
 import json
 
-from ablate.summary import _scorer, to_text
+from ablate.record import step_means
+from ablate.summary import SCORER, to_text
 
 FIGURES = {"pass@1": 0.04, "pass@1_se": 0.005, "length": 300.0, "truncated": 0.1, "kl_per_answer": 0.0}
 SUMMARY = {
@@ -42,6 +43,6 @@ def test_what_a_scorer_was_worth_is_the_mean_over_the_batches_that_say_so(tmp_pa
         {"step": 4, "train/scorer/error": None, "nonfinite": ["train/scorer/error"]},
     ]
     (tmp_path / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = _scorer(tmp_path)
+    found = step_means(tmp_path, SCORER)
     assert list(found) == ["error", "prefixes"]
     assert abs(found["error"] - 0.3) < 1e-12 and found["prefixes"] == 20

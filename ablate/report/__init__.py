@@ -6,13 +6,19 @@ contrasts    which arms are compared, and in which family
 statistics   an effect and its interval from paired outcomes; chances of each verdict
 verdict      rule by rule from interval to word; what an effect is worth in compute
 effects      the three together, for every contrast
+arms         what each arm came to, and its curves
+ladder       process rewards by one scorer after the other
+controls     what other experiments have shown that the instrument can see
+provenance   what is needed to do the runs again
 content      everything that a rendering needs, in one dataclass
 assemble     runs -> content
+wording      content -> numbers and claims in words
+tables       content -> every number: of arms, and of claims (claim_tables)
 markdown     content -> text
-tables       content -> every number
 drawing      how figures look, on the page and as files
 charts       the kinds of charts
 figures      content -> figures
 page         content and figures -> one HTML file
+mirror       all of it -> MLflow
 calibration  can the instrument be trusted? simulated experiments with a known truth
 """

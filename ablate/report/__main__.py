@@ -1,7 +1,7 @@
 """From an experiment's runs to an answer: `python -m ablate.report results/<experiment> [key=value ...]`
 
-Reads the runs' own files and writes beside them report.html, report.md, verdict.json (schema:
-`ablate.report.content`) and figures/ (SVG and PNG).
+Reads the runs' own files, writes beside them report.html, report.md, verdict.json (schema:
+`ablate.report.content`) and figures/ (SVG and PNG), and logs these to MLflow where the runs are.
 
 Exit codes: 0 done; 2 a mistake of the user's, told in one line.
 """
@@ -14,23 +14,24 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ablate.command import exit_code
-from ablate.record import atomic_write, read_json, write_json
+from ablate.record import atomic_write, write_json
 from ablate.schema import unknown_key
 from ablate.types import UserError
 
 HELP = """\
-Is it needed? Compare the runs of an experiment, and write report.html, report.md, verdict.json and figures/
-beside them.
+Is it needed? Compare the runs of an experiment, write report.html, report.md, verdict.json and figures/
+beside them, and log these to MLflow.
 
 usage: python -m ablate.report results/<experiment> [key=value ...]
 
   margin=0.02                what an effect must exceed to matter, as a share of problems; declare it before
                              the runs
   seeds=0,1,2                only these (default: all)
-  control=results/controls   an experiment, reported before, that shows whether a benefit of search can be
-                             seen; without it verdicts on search say that this was not shown
+  control=results/chain,...  experiments, reported before, that show what can be seen: in which search or
+                             process rewards help; without one, verdicts on search say that this was not shown
+  tracking=none              do not log to MLflow; a tracking URI: there instead of where the runs are
 """
-KEYS = ("margin", "seeds", "control")
+KEYS = ("margin", "seeds", "control", "tracking")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,32 +50,42 @@ def _main(argv: list[str]) -> int:
         )
     if len(folders) != 1:
         raise UserError(f"one folder of an experiment expected, {len(folders)} given: results/<experiment>")
-    given = dict(word.split("=", 1) for word in argv if "=" in word)
-    for key in given:
+    given: dict[str, str] = {}
+    for key, _, value in (word.partition("=") for word in argv if "=" in word):
         if key not in KEYS:
             raise unknown_key(key, KEYS)
+        if key in given and key != "control":
+            raise UserError(f"{key} is given twice: {key}={given[key]} and {key}={value}")
+        given[key] = f"{given[key]},{value}" if key in given else value
     margin = _margin(given.get("margin", "0.02"))
     seeds = _seeds(given["seeds"]) if "seeds" in given else None
-    sensitive = _sees_search(Path(given["control"])) if "control" in given else False
 
     from ablate.report.assemble import assemble
+    from ablate.report.controls import control
     from ablate.report.figures import figures
     from ablate.report.loading import load
-    from ablate.report.markdown import sentences, to_markdown
+    from ablate.report.markdown import to_markdown
+    from ablate.report.mirror import send, target
     from ablate.report.page import to_html
+    from ablate.report.wording import NO_VERDICT, sensitivity, sentences
 
     folder = Path(folders[0])
-    report = assemble(load(folder, seeds), margin, sensitive)
+    controls = [control(Path(each)) for each in dict.fromkeys(given.get("control", "").split(",")) if each]
+    experiment = load(folder, seeds)
+    mirror = target(experiment, given.get("tracking"))
+    report = assemble(experiment, margin, controls)
     write_json(folder / "verdict.json", asdict(report))
     atomic_write(folder / "report.md", to_markdown(report).encode())
     page = to_html(report, figures(report, folder / "figures"))
     atomic_write(folder / "report.html", page.encode())
-    print(*(sentences(report) or ["No verdict: no suspect ran beside what it is to be added to."]), sep="\n")
+    print(*(sentences(report) or [NO_VERDICT]), *sensitivity(report), sep="\n")
     for note in report.notes:
         print(f"note: {note}")
     for name, why in report.left_out:
         print(f"left out: {name}: {why}")
     print(f"\nReport: {folder / 'report.html'}, {folder / 'report.md'}, {folder / 'verdict.json'}")
+    if mirror is not None:
+        print(send(report, folder, *mirror))
     return 0
 
 
@@ -94,14 +105,6 @@ def _seeds(text: str) -> frozenset[int]:
         return frozenset(int(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"seeds={text} is no list of whole numbers, as in seeds=0,1,2") from None
-
-
-def _sees_search(folder: Path) -> bool:
-    """Did a reported experiment find that search helps? Raises UserError if it has no verdict.json."""
-    if not (folder / "verdict.json").exists():
-        raise UserError(f"control={folder} has no verdict.json: python -m ablate.report {folder}")
-    claims = read_json(folder / "verdict.json").get("claims", [])
-    return any(claim["suspect"] == "search" and claim["word"] in ("helps", "needed") for claim in claims)
 
 
 if __name__ == "__main__":

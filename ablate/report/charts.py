@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.report.content import Arm, Claim, Curve, Effect, Report
-from ablate.report.drawing import NORMAL, SMALL, WIDTH, apart, canvas, colour, grid, round_ticks, short
-from ablate.report.markdown import UNITS
-from ablate.report.tables import interval, spaced
+from ablate.report.drawing import NORMAL, SMALL, WIDTH, apart, canvas, colour, grid, plain, round_ticks, short
+from ablate.report.wording import UNITS, amount, interval, spaced
 
 PURPOSES = ("update", "rollout", "label", "score", "judge", "auxiliary_update")
+ACCURACY = "accuracy"  # in place of a held-out figure's name: what arms are compared by
+VISIBLE = 0.002  # of a bar
 WIDEST = 3.0  # times the largest effect: intervals of very few seeds go on beyond the frame
 LINE = 0.17  # inches from one line of text to the next
 CHARACTER = 0.073  # inches, of small text
@@ -81,7 +82,7 @@ def curves(
 
 
 def _band(axes: Any, metric: str, curve: Curve, spent: list[float], values: list[float], ink: str) -> None:
-    if metric == "pass@1" and all(error is not None for error in curve.accuracy_se):
+    if metric == ACCURACY and all(error is not None for error in curve.accuracy_se):
         half = [100 * (error or 0.0) for error in curve.accuracy_se]
         low, high = ([v + s * h for v, h in zip(values, half, strict=True)] for s in (-1, 1))
         axes.fill_between(spent, low, high, color=ink, alpha=0.16, lw=0)
@@ -97,7 +98,7 @@ def _compute_axis(axes: Any, first: float, shown: Iterable[Curve], unit: str) ->
     for tick in ticks:  # milestones of runs lie close together: one tick for those
         if not kept or tick > 1.5 * kept[-1]:
             kept.append(tick)
-    axes.set_xticks([first, *kept], ["start", *(_compact(tick) for tick in kept)])
+    axes.set_xticks([first, *kept], ["start", *(amount(tick) for tick in kept)])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(first * 0.9, 1.04 * max(curve.budget[-1] for curve in shown))
     axes.set_xlabel(f"spent in training ({unit})", fontsize=SMALL, color=colour("muted"))
@@ -107,13 +108,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-def _compact(value: float) -> str:
-    """3000000000000.0 as 3e12."""
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-
-
-def forest(rows: Sequence[Row], margin: float) -> Any:
+def forest(rows: Sequence[Row], margin: float, metric: str) -> Any:
     """Effects in points with their intervals, one below the other, the margin shaded; what each is and how
     much stands above it."""
     inches = sum(_room(row) for row in rows)
@@ -130,7 +125,7 @@ def forest(rows: Sequence[Row], margin: float) -> Any:
         if row.effect is not None:
             _interval(axes, row.effect, colour(row.colour), y - 0.5 * LINE, 100 * margin)
     axes.xaxis.set_major_locator(round_ticks())
-    axes.set_xlabel("difference in pass@1 (points)", fontsize=SMALL, color=colour("muted"))
+    axes.set_xlabel(f"difference in {short(metric)} (points)", fontsize=SMALL, color=colour("muted"))
     return figure
 
 
@@ -182,7 +177,8 @@ def _interval(axes: Any, effect: Effect, ink: str, y: float, margin: float) -> N
 
 
 def budgets(report: Report, claims: Sequence[Claim], colours: dict[str, str]) -> Any:
-    """Effects against the budget at which they are read, with intervals, the margin shaded."""
+    """Effects against the budget at which they are read, with intervals, the margin shaded; diamonds where
+    curves cross."""
     from matplotlib.ticker import NullLocator
 
     names = [short(claim.title) for claim in claims]
@@ -201,22 +197,80 @@ def budgets(report: Report, claims: Sequence[Claim], colours: dict[str, str]) ->
         for at, (_, effect) in zip(x, claim.by_budget, strict=True):
             if effect.interval is not None:
                 axes.plot([at, at], [100 * bound for bound in effect.interval], color=ink, lw=1.2)
+        crossed = [each.share * report.budget for each in claim.crossings]
+        axes.plot(crossed, [0] * len(crossed), "D", ms=5, color=ink, mfc=colour("paper"), zorder=4)
         last.append(y[-1])
     axes.set_ylim(*view([effect for claim in claims for _, effect in claim.by_budget], report.margin))
     shares = sorted({share for claim in claims for share, _ in claim.by_budget})
-    axes.set_xticks([s * report.budget for s in shares], [_compact(s * report.budget) for s in shares])
+    axes.set_xticks([s * report.budget for s in shares], [amount(s * report.budget) for s in shares])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(f"budget ({UNITS[report.unit]})", fontsize=SMALL, color=colour("muted"))
-    axes.set_ylabel("difference in pass@1 (points)", fontsize=SMALL, color=colour("muted"))
+    axes.set_ylabel(f"difference in {short(report.metric)} (points)", fontsize=SMALL, color=colour("muted"))
     axes.yaxis.set_major_locator(round_ticks())
     grid(axes, "y")
     _name(axes, height, names, last, [colours.get(claim.suspect, "ink") for claim in claims])
     return figure
 
 
+def panels(
+    report: Report, arms: Sequence[Arm], shown: Sequence[tuple[str, str]], colours: dict[str, str]
+) -> Any:
+    """Small charts of several held-out figures (name, label) against training compute, with one key."""
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    rows = -(-len(shown) // 2)
+    keys = _keys([short(arm.name) for arm in arms])
+    tall, gap, top = 1.15, 0.62, 0.34 + LINE * (1 + keys[-1][1])
+    height = top + rows * (tall + gap)
+    figure, spare = canvas(height)
+    spare.remove()
+    styles = dashes(arms, colours)
+    first = min(arm.curves[0].budget[1] for arm in arms if len(arm.curves[0].budget) > 1) / 2.2
+    wide, left, between = (WIDTH - 1.2) / 2, 0.44, 0.62
+    for i, (name, label) in enumerate(shown):
+        x, y = left + (i % 2) * (wide + between), height - top - (i // 2) * (tall + gap) - tall
+        axes = figure.add_axes((x / WIDTH, y / height, wide / WIDTH, tall / height), facecolor="none")
+        plain(axes)
+        for arm in arms:
+            curve = arm.curves[0]
+            spent = [max(at, first) for at in curve.budget]
+            ink = colour(colours[arm.name])
+            axes.plot(spent, curve.metrics[name], color=ink, lw=1.4, ls=styles[arm.name])
+        axes.set_xscale("log")
+        axes.set_xticks([first, report.budget], ["start", amount(report.budget)])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        low, high = axes.get_ylim()
+        axes.set_ylim(0.0 if 0 <= low < 0.5 * high else low, high)
+        axes.set_title(label, fontsize=SMALL, color=colour("ink"), loc="left", pad=4)
+        grid(axes, "y")
+    figure.text(
+        0.5, 0.04 / height, f"spent in training ({UNITS[report.unit]})", ha="center", va="bottom", size=SMALL
+    ).set_color(colour("muted"))
+    for arm, (x, line) in zip(arms, keys, strict=True):
+        y = 1 - (0.16 + LINE * line) / height
+        ink = colour(colours[arm.name])
+        figure.add_artist(Line2D([x, x + 0.045], [y, y], color=ink, lw=1.6, ls=styles[arm.name]))
+        figure.text(x + 0.058, y, short(arm.name), va="center", size=SMALL, color=ink)
+    return figure
+
+
+def _keys(names: Sequence[str]) -> list[tuple[float, int]]:
+    """Places of a key's entries: (share of the width, line)."""
+    out, x, line = [], 0.03, 0
+    for name in names:
+        wide = 0.1 + CHARACTER * len(name) / WIDTH
+        if x + wide > 1 and x > 0.03:
+            x, line = 0.03, line + 1
+        out.append((x, line))
+        x += wide
+    return out
+
+
 def stacked(arms: Sequence[Arm]) -> Any:
     """A bar per arm, cut by purpose; shares are written where they fit."""
-    purposes = [purpose for purpose in PURPOSES if any(arm.shares.get(purpose) for arm in arms)]
+    purposes = [p for p in PURPOSES if any(arm.shares.get(p, 0.0) >= VISIBLE for arm in arms)]
     bar, key = 0.36, 0.28
     height = bar * len(arms) + key + 0.1
     figure, axes = canvas(height, left=0.12, right=0.12, top=key, bottom=0.04)

@@ -2,7 +2,8 @@
 
 `verdict.json` is this, field by field: dataclasses are objects, tuples are lists, None is null. Its schema is
 the definitions below; `schema` counts up when a field changes its meaning or goes.
-Accuracies, effects and margins are shares (0.02 is 2 points) unless a field says otherwise.
+Accuracies, effects and margins are shares (0.02 is 2 points) unless a field says otherwise. Accuracy is the
+mean of `Report.metric`: pass@1, or the task's own score of answers that are right in part.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 from ablate.report.statistics import Estimate
 
-SCHEMA = 1
+SCHEMA = 2
 
 Word = Literal["harmful", "not needed", "needed", "helps", "inconclusive", "no verdict"]
 
@@ -38,42 +39,75 @@ class Effect:
 @dataclass(frozen=True)
 class Worth:
     """Compute-equivalent gain: the multiple of the budget with which the arm without the suspect would be as
-    good. A bound is None, and so is the value, where it lies beyond what was run: from `least` to `most`.
+    good. 0: it is, before any training.
 
-    interval: all multiples at which the two do not differ, at the effect's own level of confidence.
+    interval: all multiples at which the two do not differ, at the effect's own level of confidence. least,
+    most: multiples that were run. The value is None where it lies beyond them, on the side that `beyond`
+    names: "less" where the arm without the suspect is better with all of them, "more" where it is worse. A
+    bound is None where the interval goes on beyond them.
     """
 
     value: float | None
+    beyond: Literal["less", "more"] | None
     interval: tuple[float | None, float | None]
     least: float
     most: float
 
 
 @dataclass(frozen=True)
+class Account:
+    """An effect where all arms have spent the same on another account than the budget's, and the verdict on
+    it. caveats, extended: as in `Claim`; four times the budget is four times `effect.level`."""
+
+    effect: Effect
+    word: Word
+    caveats: tuple[str, ...]
+    extended: Effect | None
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where an effect changes its sign: the arms' curves cross.
+
+    share: of the budget, linearly in the logarithm of compute between evaluations. gains: the arm with the
+    suspect is ahead from there on. interval: the shares around it at which the effect's interval holds zero;
+    a bound is None where that goes on beyond what was read.
+    """
+
+    share: float
+    gains: bool
+    interval: tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
 class Claim:
     """One comparison and what it says.
 
-    suspect, on, weights: as `contrasts.Contrast`. word: the verdict, at the declared budget. caveats: what
-    must be said with it. seeds_to_settle: for "inconclusive", the fewest seeds that give a verdict with 80 %
-    probability if the effect is what was found; None: more than 1000. extended: the effect against the arm
-    without the suspect at four times the budget. accounts: (effect, verdict) where all arms have spent the
-    same on another account than the budget's. by_budget: at shares of the budget; slope: of these effects,
-    per doubling of compute (least squares on its logarithm). by_difficulty: over problems of one class.
+    suspect, on, weights: as `contrasts.Contrast`. adds: which of "search", "correct" and "process" it adds.
+    word: the verdict, at the declared budget. caveats: what must be said with it. power: the probability of
+    "not needed" with as many seeds if the true effect is zero. seeds_to_settle: for "inconclusive", the
+    fewest seeds that give a verdict with 80 % probability if the effect is what was found; None: more than
+    1000. extended: the effect against the arm without the suspect at four times the budget. by_budget: at
+    shares of the budget; slope: of these effects, per doubling of compute (least squares on its logarithm).
+    by_difficulty: over problems of one class.
     """
 
     title: str
     suspect: str
     on: str
     weights: tuple[tuple[str, float], ...]
+    adds: tuple[str, ...]
     effect: Effect | None
     word: Word
     caveats: tuple[str, ...] = ()
+    power: float | None = None
     seeds_to_settle: int | None = None
     worth: Worth | None = None
     extended: Effect | None = None
-    accounts: tuple[tuple[Effect, Word], ...] = ()
+    accounts: tuple[Account, ...] = ()
     by_budget: tuple[tuple[float, Effect], ...] = ()
     slope: Effect | None = None
+    crossings: tuple[Crossing, ...] = ()
     by_difficulty: tuple[tuple[str, Effect], ...] = ()
 
 
@@ -103,12 +137,13 @@ class Curve:
 class Arm:
     """One strategy: means over its runs, read where the declared budget was spent.
 
-    role: see `contrasts.role`. before, after: pass@1 at the start and at equal spend. against_base: None for
-    the base. length, truncated: (before, after), tokens and share of answers. tokens: generated in training.
-    shares: of the budgeted FLOPs by purpose; separate: FLOPs by purpose on accounts of their own, one run.
-    settings: the strategy's own, by dotted key. logical: logical FLOPs over cached. seconds: wall time of a
-    run with the declared budget. lr: learning rates used. alarms: runs with one. curves: one per budget that
-    its runs had.
+    role: see `contrasts.role`. before, after: accuracy at the start and at equal spend. against_base: None
+    for the base. length, truncated: (before, after), tokens and share of answers. tokens: generated in
+    training. shares: of the budgeted FLOPs by purpose; separate: FLOPs by purpose on accounts of their own,
+    one run. settings: the strategy's own, by dotted key. logical: logical FLOPs over cached. overshoot: the
+    most that a run spent beyond its budget, as a share of it; largest_batch: the most that one batch took.
+    seconds: wall time of a run with the declared budget. lr: learning rates used. alarms: runs with one.
+    curves: one per budget that its runs had.
     """
 
     name: str
@@ -123,6 +158,8 @@ class Arm:
     tokens: float
     flops: float
     logical: float
+    overshoot: float
+    largest_batch: float | None
     shares: dict[str, float]
     separate: dict[str, float]
     settings: dict[str, Any]
@@ -144,12 +181,64 @@ class Factorial:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """Process rewards by one scorer, everything else equal.
+
+    scorer: "oracle", "verified", "monte_carlo", "learned" or "judge". at_budget, at_updates: the effect on
+    guess + check at the declared budget, and after the updates that all rungs have made; intervals are each
+    for itself. word, caveats: the verdict on the first of them; none for a scorer that is free and knows the
+    answers. price: share of the FLOPs that went into judging. quality: what the runs' records say of the
+    scorer, means over runs, by name; each scorer against its own target.
+    """
+
+    arm: str
+    scorer: str
+    at_budget: Effect | None
+    at_updates: Effect | None
+    word: Word
+    caveats: tuple[str, ...]
+    price: float
+    quality: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ControlClaim:
+    """A headline claim of another experiment's report; fields as in `Claim`, `Effect` and `Report`."""
+
+    title: str
+    adds: tuple[str, ...]
+    on: str
+    word: Word
+    value: float | None
+    interval: tuple[float, float] | None
+    seeds: int
+    problems: int
+
+
+@dataclass(frozen=True)
+class Control:
+    """Another experiment that shows what the instrument can see."""
+
+    experiment: str
+    task: str
+    metric: str
+    margin: float
+    unit: str
+    budget: float
+    claims: tuple[ControlClaim, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """An experiment's answer.
 
-    claims: the headline families, each simultaneous within itself. replicates: A/A, runs of one arm that
-    differ in their sampling seed alone. cluster_sizes: problems per cluster. left_out: (folder, reason).
-    provenance: revisions, versions, machines and commands, each with the number of runs.
+    metric: what accuracy is the mean of: "pass@1", or the name of the task's own score. claims: the headline
+    families, each simultaneous within itself. replicates: A/A, runs of one arm that differ in their sampling
+    seed alone. ladder: process rewards by several scorers, the most privileged first. seen: which of
+    "search", "correct" and "process" the instrument has seen help, here or in a control. cluster_sizes:
+    problems per cluster. left_out: (folder, reason). provenance: revisions, versions and machines, each with
+    the number of runs. commands: what started the runs, those of a sweep as one; unrecorded: runs without a
+    command; design: the sweep of the experiment's name, where there are some. hours: wall time of all runs.
     """
 
     schema: int
@@ -157,6 +246,7 @@ class Report:
     margin: float
     unit: str
     budget: float
+    metric: str
     task: dict[str, Any]
     model: dict[str, Any]
     cap: int
@@ -169,6 +259,13 @@ class Report:
     placebos: tuple[Claim, ...]
     replicates: tuple[Claim, ...]
     factorial: Factorial | None
+    ladder: tuple[Rung, ...]
+    controls: tuple[Control, ...]
+    seen: tuple[str, ...]
     notes: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
     provenance: dict[str, dict[str, int]]
+    commands: tuple[str, ...]
+    unrecorded: int
+    design: str | None
+    hours: float

@@ -6,7 +6,7 @@ is a suspect of its own, compared with guess + check.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
@@ -15,6 +15,7 @@ from ablate.report.runs import Experiment
 
 Cell = tuple[int, int, int]  # (search, correct, process): 1 with it, 0 without
 
+PARTS = ("source", "recovery", "credit")  # of a strategy
 FACTORS = ("search", "correct", "process")
 AXES = (("sample", "tree"), ("none", "correct"), ("outcome", "process"))
 ALONE: dict[str, Cell] = {"process": (0, 0, 1), "search": (1, 0, 0), "correct": (0, 1, 0)}
@@ -53,6 +54,7 @@ FLOORS = ("guess_check_wide", "rejection_sft", "more_demonstrations")
 ESSAY = "essay"  # learn_to_correct by another name: what others are added to
 OUTSIDE = ".Turns"  # credit of two-turn answers: plain decoding does not rank them (SCoRe)
 PRIVILEGED = "oracle"
+OWN_VALUES = "monte_carlo"  # the scorer whose values are the policy's own
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ class Contrast:
         return self.weights[0][0], self.weights[1][0]
 
 
-def against(arm: str, other: str, suspect: str, on: str) -> Contrast:
+def against(arm: str, other: str, suspect: str, on: str, title: str = "") -> Contrast:
     """One arm minus another."""
-    return Contrast(TITLES.get(suspect, suspect), suspect, on, ((arm, 1.0), (other, -1.0)))
+    return Contrast(title or TITLES.get(suspect, suspect), suspect, on, ((arm, 1.0), (other, -1.0)))
 
 
 def role(name: str, strategy: Mapping[str, Any]) -> str:
@@ -109,12 +111,47 @@ def roles(experiment: Experiment) -> dict[str, str]:
     return {run.arm: role(run.arm, run.config["strategy"]) for run in experiment.runs}
 
 
-def searches(experiment: Experiment, contrast: Contrast) -> bool:
-    """Does the contrast add a tree?"""
-    source = {run.arm: str(run.config["strategy"]["source"]["_target_"]) for run in experiment.runs}
-    added = {source[arm] for arm, weight in contrast.weights if weight > 0}
-    without = {source[arm] for arm, weight in contrast.weights if weight < 0}
-    return contrast.suspect == "search" or any(name.endswith(".Tree") for name in added - without)
+def parts(strategy: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which of the three factors a strategy is made with."""
+    source, recovery, credit = (str(strategy[part]["_target_"]) for part in PARTS)
+    made = {
+        "search": source.endswith(".Tree"),
+        "correct": not recovery.endswith(".NoRecovery"),
+        "process": credit.endswith(".Process"),
+    }
+    return tuple(factor for factor in FACTORS if made[factor])
+
+
+def added(experiment: Experiment, weights: Iterable[tuple[str, float]]) -> tuple[str, ...]:
+    """The factors that a contrast's arms have and those that they are compared with lack."""
+    made = {run.arm: parts(run.config["strategy"]) for run in experiment.runs}
+    sides = [[set(made[arm]) for arm, weight in weights if weight * sign > 0] for sign in (1, -1)]
+    if not all(sides):
+        return ()
+    everywhere, anywhere = set.intersection(*sides[0]), set.union(*sides[1])
+    return tuple(factor for factor in FACTORS if factor in everywhere - anywhere)
+
+
+def rung(strategy: Mapping[str, Any]) -> str | None:
+    """The scorer of a strategy that differs from guess + check in process rewards alone; None for any other,
+    for placebos, and for the naive form, which is wrong on purpose."""
+    credit, source = strategy["credit"], str(strategy["source"]["_target_"])
+    scorer = credit.get("scorer")
+    naive = credit.get("form") == "difference" and scorer != OWN_VALUES
+    altered = credit.get("shuffle") or float(credit.get("until") or 1.0) < 1.0
+    plain = parts(strategy) == ("process",) and source.endswith(".Sample")
+    return str(scorer) if plain and scorer and not naive and not altered else None
+
+
+def rungs(experiment: Experiment) -> dict[str, str]:
+    """Arm -> scorer, of those on the oracle ladder."""
+    roles_of = roles(experiment)
+    found = {run.arm: rung(run.config["strategy"]) for run in experiment.runs}
+    return {
+        name: scorer
+        for name, scorer in found.items()
+        if scorer is not None and roles_of[name] in ("suspect", "upper bound")
+    }
 
 
 def base(arms: Mapping[str, str]) -> str | None:
@@ -122,22 +159,36 @@ def base(arms: Mapping[str, str]) -> str | None:
     return cells(arms)[0].get(NOTHING)
 
 
-def families(arms: Mapping[str, str]) -> list[list[Contrast]]:
+def families(arms: Mapping[str, str], ladder: Iterable[str] = ()) -> list[list[Contrast]]:
     """The headline families: every suspect on top of guess + check, and on top of the essay's recipe (guess +
-    check + correct). arms: name -> role."""
+    check + correct). arms: name -> role.
+
+    ladder: arms with process rewards by one scorer or another. Beside process_rewards itself they are no
+    suspects of their own, and widen nobody's interval; without it, they stand for it.
+    """
     grid, plain = cells(arms)[0], base(arms)
     on_base, on_essay = [], []
     if plain:
-        known = [(grid[cell], suspect) for suspect, cell in ALONE.items() if cell in grid]
-        own = [(name, name) for name in sorted(arms) if arms[name] == "suspect" and name not in CELL_OF]
-        on_base = [against(name, plain, suspect, "guess + check") for name, suspect in known + own]
+        known = [(grid[cell], suspect, "") for suspect, cell in ALONE.items() if cell in grid]
+        own = [name for name in sorted(arms) if arms[name] == "suspect" and name not in CELL_OF]
+        scorers = [name for name in own if name in set(ladder)]
+        if ALONE["process"] not in grid:
+            alone = len(scorers) == 1
+            titles = [f"{TITLES['process']} ({name})" for name in scorers]
+            stand_in = [
+                (name, "process" if alone else name, title)
+                for name, title in zip(scorers, titles, strict=True)
+            ]
+            known = stand_in + known
+        known += [(name, name, "") for name in own if name not in scorers]
+        on_base = [against(name, plain, suspect, "guess + check", title) for name, suspect, title in known]
     recipe = ESSAY if ESSAY in arms else grid.get(ALONE["correct"])
     if recipe:
-        added: tuple[tuple[str, Cell], ...]
-        added = (("process", (0, 1, 1)), ("search", (1, 1, 0)), ("full", (1, 1, 1)))
+        extra: tuple[tuple[str, Cell], ...]
+        extra = (("process", (0, 1, 1)), ("search", (1, 1, 0)), ("full", (1, 1, 1)))
         on_essay = [
             against(grid[cell], recipe, suspect, "the essay's recipe")
-            for suspect, cell in added
+            for suspect, cell in extra
             if cell in grid
         ]
     return [on_base, on_essay]

@@ -66,12 +66,17 @@ def canvas(
     FigureCanvasAgg(figure)
     size = (1 - (left + right) / WIDTH, 1 - (top + bottom) / height)
     axes = figure.add_axes((left / WIDTH, bottom / height, *size), facecolor="none")
+    plain(axes)
+    return figure, axes
+
+
+def plain(axes: Any) -> None:
+    """No frame; quiet ticks."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(colour("muted"))
     axes.tick_params(labelsize=SMALL, colors=colour("muted"), width=0.7, length=3)
-    return figure, axes
 
 
 def round_ticks() -> Any:

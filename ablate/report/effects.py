@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ablate.report import contrasts
-from ablate.report.content import Claim, Effect, Word, Worth
-from ablate.report.contrasts import Contrast
-from ablate.report.runs import NEAR, Axis, Experiment
-from ablate.report.statistics import estimate, seeds_to_settle
-from ablate.report.verdict import LONGER, decide, worth
+from ablate.report.content import Account, Claim, Crossing, Effect, Worth
+from ablate.report.contrasts import Contrast, added
+from ablate.report.runs import NEAR, Axis, Experiment, Run
+from ablate.report.statistics import chances, estimate, seeds_to_settle
+from ablate.report.verdict import LONGER, crossings, decide, worth
 
-SENSITIVITY = "sensitivity to search not shown"
+SEVERAL = "needed not tested: no single arm stands without it"
 DIFFICULTIES = ("easy", "medium", "hard")
+TIMES: dict[Axis, str] = {
+    "budget": "the budget",
+    "flops": "the FLOPs",
+    "logical_flops": "the logical FLOPs",
+    "updates": "the updates",
+}
 Pairs = dict[int, np.ndarray]  # seed -> differences per problem
 
 
@@ -26,23 +31,18 @@ class Effects:
 
     experiment: Experiment
     margin: float
-    sensitive_to_search: bool
-    _pairs: dict[Any, Pairs] = field(default_factory=dict)
 
     def pairs(self, weights: tuple[tuple[str, float], ...], axis: Axis, levels: Mapping[str, float]) -> Pairs:
         """The weighted differences of each seed that all arms have at their levels: the mean over the
         sampling seeds that they share."""
-        signature = weights, axis, tuple(levels[arm] for arm, _ in weights)
-        if signature not in self._pairs:
-            found: dict[int, list[np.ndarray]] = {}
-            for key in self._keys(weights):
-                parts = [self.experiment.read(arm, key, axis, levels[arm]) for arm, _ in weights]
-                known = [part for part in parts if part is not None]
-                if len(known) == len(parts):
-                    difference = sum(w * part for (_, w), part in zip(weights, known, strict=True))
-                    found.setdefault(key[0], []).append(np.asarray(difference))
-            self._pairs[signature] = {seed: np.mean(each, axis=0) for seed, each in sorted(found.items())}
-        return self._pairs[signature]
+        found: dict[int, list[np.ndarray]] = {}
+        for key in self._keys(weights):
+            parts = [self.experiment.read(arm, key, axis, levels[arm]) for arm, _ in weights]
+            known = [part for part in parts if part is not None]
+            if len(known) == len(parts):
+                difference = sum(w * part for (_, w), part in zip(weights, known, strict=True))
+                found.setdefault(key[0], []).append(np.asarray(difference))
+        return {seed: np.mean(each, axis=0) for seed, each in sorted(found.items())}
 
     def _keys(self, weights: tuple[tuple[str, float], ...]) -> list[tuple[int, int]]:
         return sorted(set.intersection(*(set(self.experiment.arm(arm)) for arm, _ in weights)))
@@ -66,42 +66,55 @@ class Effects:
         """A contrast's effect, verdict and everything beside it. extend: also what it is worth in compute,
         and at other budgets."""
         budget = self.experiment.budget
-        named = contrast.title, contrast.suspect, contrast.on, contrast.weights
+        adds = added(self.experiment, contrast.weights)
+        named = contrast.title, contrast.suspect, contrast.on, contrast.weights, adds
         effect = self.at(contrast, "budget", budget, family)
         if effect is None:
             why = "no seed that its arms have in common"
             return Claim(*named, None, "no verdict", (why,))
         pair = contrast.pair
-        extended = self._extended(pair, family) if pair else None
+        extended = self._extended(pair, "budget", budget, family) if pair else None
         word, caveats = decide(effect, self.margin, extended)
-        if contrasts.searches(self.experiment, contrast) and not self.sensitive_to_search:
-            caveats = (*caveats, SENSITIVITY)
-        settle = None
-        if word == "inconclusive" and effect.estimate.components:
-            parts = effect.estimate.components
-            settle = seeds_to_settle(effect.estimate.value, self.margin, parts, family)
-        claim = Claim(*named, effect, word, caveats, settle)
+        if pair is None and extended is None and any(each.startswith("needed") for each in caveats):
+            caveats = (SEVERAL,)
+        settle = power = None
+        if parts := effect.estimate.components:
+            seeds = len(effect.seeds)
+            power = chances(0.0, self.margin, parts, seeds, family)["not needed"]
+            if word == "inconclusive":
+                settle = seeds_to_settle(effect.estimate.value, self.margin, parts, family)
+        claim = Claim(*named, effect, word, caveats, power, settle)
         if not extend or pair is None:
             return claim
         by_budget = self._by_budget(contrast, family)
+        shares = [share for share, _ in by_budget]
         return replace(
             claim,
             worth=self._worth(pair, effect) if effect.interval else None,
             extended=extended,
-            accounts=self._accounts(contrast, family),
+            accounts=self._accounts(contrast, pair, family),
             by_budget=by_budget,
-            slope=self._slope(contrast, family, [share for share, _ in by_budget]),
+            slope=self._slope(contrast, family, shares),
+            crossings=self._crossings(contrast, family, shares),
             by_difficulty=self._by_difficulty(contrast, family),
         )
 
-    def _extended(self, pair: tuple[str, str], family: int) -> Effect | None:
-        levels = {pair[0]: self.experiment.budget, pair[1]: LONGER * self.experiment.budget}
-        pairs = self.pairs(((pair[0], 1.0), (pair[1], -1.0)), "budget", levels)
-        return self.effect(pairs, "budget", self.experiment.budget, family)
+    def _extended(self, pair: tuple[str, str], axis: Axis, level: float, family: int) -> Effect | None:
+        """Against four times the level of the arm without the suspect."""
+        levels = {pair[0]: level, pair[1]: LONGER * level}
+        pairs = self.pairs(((pair[0], 1.0), (pair[1], -1.0)), axis, levels)
+        return self.effect(pairs, axis, level, family)
+
+    def _paired(self, arms: Iterable[str]) -> dict[str, list[list[Run]]]:
+        """Arm -> its runs of each key that all of these arms have, the smallest budget first. Others, as of
+        another sampling seed, are no part of a comparison."""
+        known = {arm: self.experiment.arm(arm) for arm in arms}
+        keys = sorted(set.intersection(*map(set, known.values())))
+        return {arm: [runs[key] for key in keys] for arm, runs in known.items()}
 
     def _worth(self, pair: tuple[str, str], effect: Effect) -> Worth | None:
         budget, seeds = self.experiment.budget, set(effect.seeds)
-        others = [runs for key, runs in self.experiment.arm(pair[1]).items() if key[0] in seeds]
+        others = self._paired(pair)[pair[1]]
         least = (
             max(max(min(s for s in run.spent("budget") if s > 0) for run in runs) for runs in others) / budget
         )
@@ -115,24 +128,30 @@ class Effects:
 
         return worth(difference, least, most) if least < most else None
 
-    def _accounts(self, contrast: Contrast, family: int) -> tuple[tuple[Effect, Word], ...]:
+    def _accounts(self, contrast: Contrast, pair: tuple[str, str], family: int) -> tuple[Account, ...]:
         """The verdict by other accounts: where all have spent the declared budget in logical FLOPs, if it is
-        one in FLOPs, else what the thriftiest run spent."""
+        one in FLOPs, else what the thriftiest run spent, or a quarter of what one with four times the budget
+        did."""
         axes: list[Axis] = ["flops", "logical_flops", "updates"]
-        runs = [run for run in self.experiment.runs if run.arm in dict(contrast.weights)]
+        runs = [run for lists in self._paired(pair).values() for runs in lists for run in runs]
+        longer = [run for run in runs if run.budget[1] >= (1 - NEAR) * LONGER * self.experiment.budget]
         found = []
         for axis in axes[self.experiment.unit == "flops" :]:
             ends = [float(run.spent(axis)[-1]) for run in runs]
+            ends += [float(run.spent(axis)[-1]) / LONGER for run in longer]
             if axis == "logical_flops" and self.experiment.unit == "flops":
                 ends.append(self.experiment.budget)
             if effect := self.at(contrast, axis, min(ends), family):
-                found.append((effect, decide(effect, self.margin)[0]))
+                extended = self._extended(pair, axis, min(ends), family)
+                word, caveats = decide(effect, self.margin, extended, TIMES[axis])
+                found.append(Account(effect, word, caveats, extended))
         return tuple(found)
 
     def _by_budget(self, contrast: Contrast, family: int) -> tuple[tuple[float, Effect], ...]:
         """At the shares of the budget at which the runs were evaluated, from where all of them were."""
         budget, found = self.experiment.budget, []
-        runs = [runs[0] for arm, _ in contrast.weights for runs in self.experiment.arm(arm).values()]
+        paired = self._paired(arm for arm, _ in contrast.weights)
+        runs = [runs[0] for lists in paired.values() for runs in lists]
         shares = {float(row["milestone"]) * run.budget[1] / budget for run in runs for row in run.milestones}
         first = max(run.spent("budget")[1] for run in runs) / budget
         for share in sorted(shares):
@@ -159,6 +178,17 @@ class Effects:
         }
         return self.effect(slopes, "budget", budget, family)
 
+    def _crossings(self, contrast: Contrast, family: int, shares: list[float]) -> tuple[Crossing, ...]:
+        """Where the two arms' curves cross, between the smallest and the largest of these shares."""
+        if len(shares) < 2:
+            return ()
+
+        def difference(share: float) -> tuple[float, float, float] | None:
+            found = self.at(contrast, "budget", share * self.experiment.budget, family)
+            return None if found is None or not found.interval else (found.estimate.value, *found.interval)
+
+        return crossings(difference, shares[0], shares[-1])
+
     def _by_difficulty(self, contrast: Contrast, family: int) -> tuple[tuple[str, Effect], ...]:
         budget, strata = self.experiment.budget, self.experiment.problems.strata
         pairs = self.pairs(contrast.weights, "budget", {arm: budget for arm, _ in contrast.weights})
@@ -183,7 +213,5 @@ class Effects:
         effect = self.effect(pairs, "budget", budget, 1)
         if effect is None:
             return None
-        weights = ((arm, 1.0), (arm, -1.0))
-        return Claim(
-            "A/A", "none", f"{arm}, another sampling seed", weights, effect, *decide(effect, self.margin)
-        )
+        named = "A/A", "none", f"{arm}, another sampling seed", ((arm, 1.0), (arm, -1.0)), ()
+        return Claim(*named, effect, *decide(effect, self.margin))

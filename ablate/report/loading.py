@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate.record import load_evaluation, read_json, read_jsonl, status
+from ablate.record import load_evaluation, primary, read_json, read_jsonl, status
 from ablate.report.contrasts import ALONE, CELLS, NOTHING
 from ablate.report.runs import COLUMNS, NEAR, Experiment, Problems, Run
 from ablate.schema import nearest
@@ -22,6 +22,8 @@ from ablate.types import UserError
 REFUSED = ("task", "model", "sampling", "evaluate", "budget.unit")
 # ... and of these a difference is named
 NAMED = ("engine", "learner")
+# of every evaluation
+SHOWN = ("heldout/pass@1", "heldout/length", "heldout/truncated")
 # these may go on to a larger budget: what others are compared with
 BASES = (*CELLS[NOTHING], *CELLS[ALONE["correct"]])
 
@@ -30,7 +32,7 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
     """The finished runs below a folder, those of `seeds` if given.
 
     Raises UserError if there are none, or if they cannot be compared: other tasks, models, caps, evaluation
-    sets or budgets, two runs for one place.
+    sets, metrics or budgets, two runs for one place.
     """
     runs: list[Run] = []
     left_out: list[tuple[str, str]] = []
@@ -105,8 +107,16 @@ def _load(folder: Path, problems: Problems | None) -> Run:
     try:
         name, seed = config["strategy"]["name"], config["seed"]
         spent, declared = float(summary["budget"]["spent"]), float(summary["budget"]["declared"])
+        _ = summary["compute"], float(summary["seconds"]["total"]), config["learner"]["schedule"]
         last = int(milestones[-1]["step"])
-        missing = [key for key in (*COLUMNS.values(), "budget/spent") for row in milestones if key not in row]
+        needed = (
+            *COLUMNS.values(),
+            "budget/spent",
+            "milestone",
+            *SHOWN,
+            f"heldout/{primary(milestones[-1])}",
+        )
+        missing = [key for key in needed for row in milestones if key not in row]
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise UserError(f"cut off: its files lack {error}") from error
     if missing:
@@ -171,6 +181,11 @@ def _refuse(runs: list[Run]) -> None:
             raise UserError(
                 f"{first.arm} and {run.arm} cannot be compared: {_both(keys[0], here, there, first, run)}"
             )
+        if run.primary != first.primary:
+            raise UserError(
+                f"{first.folder.name} was evaluated by {first.metric} and {run.folder.name} by {run.metric}: "
+                "run one of them again"
+            )
         other = places.setdefault((run.arm, run.key, run.budget), run)
         if other is not run:
             keys = differing(settings(other, ("strategy", *NAMED)), settings(run, ("strategy", *NAMED)))
@@ -194,10 +209,11 @@ def _differences(runs: list[Run]) -> list[str]:
     flat = {id(run): settings(run, NAMED) for run in runs}
     for key in sorted({key for each in flat.values() for key in differing(flat[id(runs[0])], each)}):
         notes.append(f"{key} differs: {_by_value(runs, [flat[id(run)].get(key) for run in runs])}")
-    revisions = [str(run.meta.get("git", {}).get("revision"))[:10] for run in runs]
+    git = [run.meta.get("git") or {} for run in runs]
+    revisions = [str(each.get("revision"))[:10] for each in git]
     if len(set(revisions)) > 1:
         notes.append(f"code revisions differ: {_by_value(runs, revisions)}")
-    if dirty := sum(bool(run.meta.get("git", {}).get("dirty")) for run in runs):
+    if dirty := sum(bool(each.get("dirty")) for each in git):
         notes.append(f"{dirty} of {len(runs)} runs were made with uncommitted changes in the code")
     for name in sorted({name for run in runs for name in run.meta.get("libraries", {})}):
         versions = [run.meta.get("libraries", {}).get(name) for run in runs]

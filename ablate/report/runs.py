@@ -1,9 +1,9 @@
 """The runs of an experiment, read at any amount of compute.
 
-A run's accuracy per problem can be read at any amount of compute up to its end: it is interpolated between
-the two milestones beside it, linearly in the logarithm of the compute (in the compute itself before the first
-milestone), as rule 2 of the experiment says.
-"""
+Accuracy is the share of solved answers (pass@1), or the mean of the task's own score where it has one. A
+run's accuracy per problem can be read at any amount of compute up to its end: it is interpolated between the
+two milestones beside it, linearly in the logarithm of the compute (in the compute itself before the first
+milestone), as rule 2 of the experiment says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ablate.record import load_evaluation
+from ablate.record import load_evaluation, primary
 from ablate.types import UserError
 
 # budget: in the unit of the declared budget
@@ -67,6 +67,16 @@ class Run:
         return self.seed, self.seed if sampling is None else int(sampling)
 
     @property
+    def primary(self) -> str:
+        """The held-out figure that is its accuracy: "pass@1", or "score" where the task has its own."""
+        return primary(self.milestones[-1])
+
+    @property
+    def metric(self) -> str:
+        """What people call it."""
+        return str(self.summary.get("metric", "score")) if self.primary == "score" else "pass@1"
+
+    @property
     def budget(self) -> tuple[str, float]:
         """(unit, declared)."""
         declared = self.summary["budget"]
@@ -78,7 +88,7 @@ class Run:
             return np.array([row["budget/spent"] * self.budget[1] for row in self.milestones])
         return np.array([row[COLUMNS[axis]] for row in self.milestones], dtype=float)
 
-    def metric(self, name: str) -> np.ndarray:
+    def heldout(self, name: str) -> np.ndarray:
         """A held-out figure at each milestone; NaN where there is none."""
         return np.array([row.get(f"heldout/{name}", np.nan) for row in self.milestones], dtype=float)
 
@@ -92,11 +102,12 @@ class Run:
         return (1 - weight) * values[after - 1] + weight * values[after]
 
     def accuracy(self, index: int) -> np.ndarray | None:
-        """Share of right answers per problem at a milestone; None if its file was not kept."""
+        """Accuracy per problem at a milestone, the mean over its samples; None if its file was not kept."""
         if index not in self._outcomes:
             step = int(self.milestones[index]["step"])
             kept = (self.folder / "evaluations" / f"{step:06d}.parquet").exists()
-            self._outcomes[index] = _per_problem(self.folder, step, self.problems) if kept else None
+            column = "score" if self.primary == "score" else "solved"
+            self._outcomes[index] = _per_problem(self.folder, step, self.problems, column) if kept else None
         return self._outcomes[index]
 
     def at(self, axis: Axis, level: float) -> np.ndarray | None:
@@ -120,12 +131,14 @@ def _position(level: float, low: float, high: float) -> float:
     return float(np.log(level / low) / np.log(high / low))
 
 
-def _per_problem(folder: Path, step: int, problems: Problems) -> np.ndarray:
+def _per_problem(folder: Path, step: int, problems: Problems, column: str) -> np.ndarray:
     columns = load_evaluation(folder, step)
+    if column not in columns:
+        raise UserError(f"{folder}: the evaluation at step {step} has no column {column}")
     ids, place = np.unique(columns["problem"].astype(str), return_inverse=True)
     if not np.array_equal(ids, problems.ids):
         raise UserError(f"{folder}: the evaluation at step {step} has other problems than the last one")
-    return np.bincount(place, weights=columns["solved"].astype(float)) / np.bincount(place)
+    return np.bincount(place, weights=columns[column].astype(float)) / np.bincount(place)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ablate.record import Record, write_json
+from ablate.report.contrasts import CELL_OF
 
 PROBLEMS, CLUSTERS, SAMPLES = 120, 30, 4
 BUDGET = 1e12
@@ -11,17 +12,15 @@ STRATA = ("easy", "medium", "hard")
 
 def config(strategy, seed, budget=BUDGET, **changes):
     """A run's config; changes: dotted keys."""
-    axes = {"source": "strategies.guess_check.Sample", "credit": "strategies.guess_check.Outcome"}
-    if strategy in ("mcts", "full") or strategy.startswith("tree"):
-        axes["source"] = "strategies.mcts.Tree"
-    if strategy == "score":
-        axes["credit"] = "strategies.score.Turns"
+    known = tuple(int(strategy.startswith(name)) for name in ("mcts", "correct", "process"))
+    search, correct, process = CELL_OF.get(strategy, known)
+    credit = "Turns" if strategy == "score" else ("Outcome", "Process")[process]
     tree = {
         "strategy": {
             "name": strategy,
-            "source": {"_target_": axes["source"]},
-            "recovery": {"_target_": "strategies.guess_check.NoRecovery"},
-            "credit": {"_target_": axes["credit"], "scorer": "monte_carlo"},
+            "source": {"_target_": f"strategies.x.{('Sample', 'Tree')[search]}"},
+            "recovery": {"_target_": f"strategies.x.{('NoRecovery', 'Correct')[correct]}"},
+            "credit": {"_target_": f"strategies.x.{credit}", "scorer": "monte_carlo"},
         },
         "task": {"_target_": "ablate.tasks.countdown.Countdown", "numbers": 3},
         "model": {"_target_": "ablate.models.tiny.TinyModel", "hidden": 64},
@@ -54,10 +53,14 @@ def write_run(
     revision="abc",
     ids="p",
     finish=True,
+    scored=False,
+    command=None,
+    summary=(),
     **changes,
 ):
     """One run. accuracy: at each milestone, a number or one per problem; the share of right answers comes as
-    near to it as the samples allow, with the rest drawn. Returns the folder."""
+    near to it as the samples allow, with the rest drawn. scored: it is the task's score that does, and hardly
+    any answer is right as a whole. summary: what else the summary says. Returns the folder."""
     tree = config(strategy, seed, budget, **changes)
     sampling = seed if tree["sampling_seed"] is None else tree["sampling_seed"]
     folder = root / f"{strategy}-s{seed}-{sampling}-{budget:g}"
@@ -69,7 +72,7 @@ def write_run(
             "git": {"revision": revision, "dirty": False},
             "libraries": {"torch": "2.13.0"},
             "python": "3.11.7",
-            "command": f"python -m ablate strategy={strategy} seed={seed}",
+            "command": command or f"python -m ablate strategy={strategy} seed={seed}",
         },
     )
     rng = np.random.default_rng([seed, sampling, *strategy.encode()])
@@ -83,7 +86,10 @@ def write_run(
         row = {
             "milestone": share,
             "problems": PROBLEMS,
-            "heldout/pass@1": float(solved.mean()),
+            "heldout/pass@1": 0.01 if scored else float(solved.mean()),
+            **({"heldout/score": float(solved.mean())} if scored else {}),
+            "heldout/behaviour/attempts": 2 + share,
+            "heldout/kl_per_answer": 3 * share,
             "heldout/length": 20 + 10 * share,
             "heldout/truncated": 0.1,
             "budget/flops": spent * budget,
@@ -96,7 +102,8 @@ def write_run(
             "cluster": np.repeat([f"c{i % CLUSTERS}" for i in range(PROBLEMS)], SAMPLES),
             "stratum": np.repeat([STRATA[i % 3] for i in range(PROBLEMS)], SAMPLES),
             "sample": np.tile(np.arange(SAMPLES), PROBLEMS),
-            "solved": solved.ravel(),
+            "solved": np.zeros(PROBLEMS * SAMPLES, bool) if scored else solved.ravel(),
+            **({"score": solved.ravel().astype(float)} if scored else {}),
             "tokens": np.full(PROBLEMS * SAMPLES, 20),
             "truncated": np.zeros(PROBLEMS * SAMPLES, bool),
         }
@@ -113,11 +120,14 @@ def write_run(
                     "unit": "flops",
                     "declared": budget,
                     "spent": figures[-1]["budget/spent"] * budget,
+                    "largest_batch": 0.01,
                 },
+                "metric": "links right" if scored else "pass@1",
                 "totals": {"flops": budget, "logical_flops": logical * budget, "tokens": 1e6},
                 "compute": {"rollout": {"flops": 0.4 * budget}, "update": {"flops": 0.6 * budget}},
                 "seconds": {"total": 120.0},
                 "alarms": [],
+                **dict(summary),
             },
             "done",
         )
@@ -130,10 +140,10 @@ def curve(end, start=0.3, shares=(0.0, 0.25, 0.5, 1.0)):
     return [start + (end - start) * max(0.0, 1 + np.log2(share) / 4) if share else start for share in shares]
 
 
-def write_arms(root, ends, seeds=range(6), wobble=0.01, **changes):
+def write_arms(root, ends, seeds=range(6), wobble=0.01, start=0.3, **changes):
     """Runs of several arms, {name: accuracy at the budget}, whose seeds differ by about `wobble`."""
     for name, end in ends.items():
         for seed in seeds:
             noise = np.random.default_rng([seed, 1, *name.encode()]).normal(0, wobble)
-            write_run(root, name, seed, curve(end + noise), **changes)
+            write_run(root, name, seed, curve(end + noise, start), **changes)
     return root

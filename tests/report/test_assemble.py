@@ -5,11 +5,18 @@ import pytest
 from synthetic_results import BUDGET, curve, write_arms, write_run
 
 from ablate.report.assemble import assemble
+from ablate.report.content import Control, ControlClaim
 from ablate.report.loading import load
 
 
-def told(root, margin=0.05, **options):
-    return assemble(load(root), margin, **options)
+def told(root, margin=0.05, controls=()):
+    return assemble(load(root), margin, controls)
+
+
+SEARCH_HELPS = Control(
+    "tree", "Countdown", "pass@1", 0.02, "flops", BUDGET,
+    (ControlClaim("Search", ("search",), "guess + check", "helps", 0.1, (0.05, 0.15), 8, 120),),
+)  # fmt: skip
 
 
 def words(claims):
@@ -33,14 +40,15 @@ def test_known_effects_are_found(tmp_path):
     assert search.effect.seeds == tuple(range(6)) and search.effect.family == 3
     low, high = search.effect.interval
     assert low < search.effect.alone[0] < search.effect.alone[1] < high
-    assert search.caveats == (
-        "needed not shown: no base run at 4x the budget",
-        "sensitivity to search not shown",
-    )
+    # a benefit that is seen shows that it can be
+    assert search.caveats == ("needed not tested: no base run at 4x the budget",)
     assert process.caveats == correct.caveats == ()
+    assert report.seen == ("search",)
     # the base never gets as far: worth more than the budget, which is all it had
-    assert search.worth.value is None and search.worth.most == pytest.approx(1.004)
+    assert (search.worth.value, search.worth.beyond) == (None, "more")
+    assert search.worth.most == pytest.approx(1.004)
     assert correct.worth.value == pytest.approx(2**-1.6, rel=0.4)
+    assert 0.5 < process.power <= 1.0
     arms = {arm.name: arm for arm in report.arms}
     assert report.arms[0].name == "guess_check"
     assert arms["mcts"].against_base == search.effect
@@ -58,7 +66,8 @@ def test_other_accounts_budgets_and_difficulties_stand_beside_a_claim(tmp_path):
         write_run(root, "guess_check", seed, curve(0.5 + wobble), logical=1.0)
         write_run(root, "mcts", seed, curve(0.7), logical=4.0)  # a tree reads its prefixes again
     (claim,) = told(root).claims
-    by_axis = {effect.axis: effect for effect, _ in claim.accounts}
+    by_axis = {each.effect.axis: each.effect for each in claim.accounts}
+    assert {each.extended for each in claim.accounts} == {None}
     assert set(by_axis) == {"logical_flops", "updates"}
     assert by_axis["logical_flops"].level == BUDGET
     # with four times the logical FLOPs for the same, search has half of the way (two of four doublings) left
@@ -76,16 +85,121 @@ def test_needed_is_said_if_four_times_the_budget_does_not_make_up_for_it(tmp_pat
     root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.7})
     for seed in range(6):
         write_run(root, "guess_check", seed, curve(long_end, 0.3), budget=4 * BUDGET)
-    (claim,) = told(root, sensitive_to_search=True).claims
+    report = told(root)
+    (claim,) = report.claims
     assert claim.word == word
     assert claim.extended.estimate.value == pytest.approx(0.7 - long_end, abs=0.03)
     assert claim.worth.most == pytest.approx(4.016)
+    assert claim.caveats == (() if word == "needed" else (f"{SHORT} the budget is not below it",))
     if word == "helps":
-        assert "not below it" in claim.caveats[0]
         assert claim.worth.interval[0] < claim.worth.value < 4
-    base = told(root).arms[0]
+    # on other accounts, too, where the longer runs reach four times what all have spent there
+    by_axis = {each.effect.axis: each for each in claim.accounts}
+    assert {axis: each.word for axis, each in by_axis.items()} == {"logical_flops": word, "updates": word}
+    assert by_axis["updates"].effect.level == 100
+    assert by_axis["updates"].extended.estimate.value == pytest.approx(0.7 - long_end, abs=0.03)
+    if word == "helps":
+        assert by_axis["updates"].caveats == (f"{SHORT} the updates is not below it",)
+    base = report.arms[0]
     assert [curve.declared for curve in base.curves] == [BUDGET, 4 * BUDGET]
     assert base.tokens == pytest.approx(1e6) and base.seconds == 120.0
+    assert report.hours == pytest.approx(18 * 120 / 3600)
+
+
+SHORT = "needed not shown: the base with 4x"
+
+
+@pytest.mark.parametrize(
+    "seeds, word, caveat",
+    [
+        ((0,), "helps", "needed not tested: 4x the budget on one seed only"),
+        ((0, 2, 3), "needed", "the base ran to 4x the budget on 3 of 6 seeds"),
+    ],
+)
+def test_needed_says_on_how_many_seeds_it_rests(tmp_path, seeds, word, caveat):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.7})
+    for seed in seeds:
+        write_run(root, "guess_check", seed, curve(0.55, 0.3), budget=4 * BUDGET)
+    (claim,) = told(root).claims
+    assert (claim.word, claim.caveats) == (word, (caveat,))
+
+
+def test_a_long_base_alone_serves_for_both(tmp_path):
+    """One run per seed, with four times the budget, is base and extended base in one."""
+    root = write_arms(tmp_path / "arms", {"mcts": 0.7})
+    longer = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0)
+    for seed in range(6):
+        write_run(root, "guess_check", seed, curve(0.55, shares=longer), 4 * BUDGET, longer)
+    report = told(root)
+    (claim,) = report.claims
+    assert report.budget == BUDGET and claim.word == "needed"
+    assert [share for share, _ in claim.by_budget] == [0.25, 0.5, 1.0]
+
+
+def test_replicates_of_the_base_change_nothing_in_its_comparisons(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.7})
+    for seed in range(6):
+        write_run(root, "guess_check", seed, curve(0.55, 0.3), budget=4 * BUDGET)
+    before = told(root).claims
+    for seed in range(6):
+        short = (0.0, 0.125, 1.0)
+        write_run(root, "guess_check", seed, curve(0.5, shares=short), shares=short, sampling_seed=7)
+    report = told(root)
+    assert report.claims == before and len(report.replicates) == 1
+
+
+def test_where_curves_cross(tmp_path):
+    root = tmp_path / "arms"
+    for seed in range(4):
+        wobble = 0.002 * seed
+        write_run(root, "guess_check", seed, [0.3, 0.5 + wobble, 0.55, 0.6])
+        write_run(root, "mcts", seed, [0.3, 0.4, 0.5 + wobble, 0.7])
+    (claim,) = told(root).claims
+    (crossing,) = claim.crossings
+    # -.05 at half of the budget, +.1 at all of it: a third of the way on the logarithm
+    assert crossing.share == pytest.approx(0.5 * 2 ** (1 / 3), rel=0.1) and crossing.gains
+    low, high = crossing.interval
+    assert 0.5 < low < crossing.share < high < 1
+    assert told(write_arms(tmp_path / "flat", {"guess_check": 0.3, "mcts": 0.7})).claims[0].crossings == ()
+
+
+def test_a_suspect_that_ends_below_its_start_is_worth_nothing(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.6, "mcts": 0.05, "process_rewards": 0.35})
+    process, search = told(root).claims
+    assert (search.word, search.worth.value, search.worth.beyond) == ("harmful", 0.0, "less")
+    assert (process.worth.value, process.worth.beyond) == (None, "less")
+    assert process.worth.least == pytest.approx(0.251)
+
+
+def test_a_search_that_was_not_seen_to_help_says_whether_it_could_have_been(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.5, "mcts_uniform": 0.3})
+    report = told(root)
+    assert report.claims[0].caveats == report.placebos[0].caveats == ("sensitivity to search not shown",)
+    report = told(root, controls=[SEARCH_HELPS])
+    assert report.claims[0].caveats == report.placebos[0].caveats == ()
+    assert report.seen == ("search",) and report.controls == (SEARCH_HELPS,)
+
+
+def test_a_task_with_a_score_of_its_own_is_judged_by_it(tmp_path):
+    root = write_arms(tmp_path / "chain", {"guess_check": 0.5, "process_rewards": 0.7}, scored=True)
+    report = told(root)
+    assert report.metric == "links right"
+    assert report.claims[0].effect.estimate.value == pytest.approx(0.2, abs=0.02)
+    base = report.arms[0]
+    assert base.before == pytest.approx(0.3, abs=0.02) and base.after == pytest.approx(0.5, abs=0.02)
+    assert base.curves[0].accuracy[-1] == pytest.approx(0.5, abs=0.02)
+    assert base.curves[0].metrics["pass@1"] == (0.01,) * 4
+    assert any("links right" in note for note in report.notes)
+
+
+def test_a_batch_that_takes_much_of_the_budget_is_told(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5}, range(2))
+    spent = {"unit": "flops", "declared": BUDGET, "spent": 1.03 * BUDGET, "largest_batch": 0.05}
+    write_run(root, "mcts", 0, curve(0.5), summary={"budget": spent}, **{"learner.problems": 32})
+    arm = {arm.name: arm for arm in told(root).arms}["mcts"]
+    assert (arm.largest_batch, arm.overshoot) == (0.05, pytest.approx(0.03))
+    (note,) = [note for note in told(root).notes if "one batch" in note]
+    assert note.startswith("mcts: one batch took up to 5.00 % of the budget") and "problems=12" in note
 
 
 def test_final_outcomes_alone_give_the_verdict_but_no_multiple_of_compute(tmp_path):
@@ -96,7 +210,7 @@ def test_final_outcomes_alone_give_the_verdict_but_no_multiple_of_compute(tmp_pa
     (claim,) = told(root).claims
     assert claim.word == "helps" and claim.worth is None
     assert [share for share, _ in claim.by_budget] == [1.0]
-    assert claim.accounts[-1][0].axis == "updates"
+    assert claim.accounts[-1].effect.axis == "updates" and claim.crossings == ()
 
 
 def test_seeds_are_paired_where_both_arms_have_them(tmp_path):
@@ -118,6 +232,12 @@ def test_one_seed_gives_no_verdict_and_none_in_common_no_effect(tmp_path):
     write_run(root, "process_rewards", 4, curve(0.5))
     lonely = told(root).claims[0]
     assert lonely.effect is None and "no seed that its arms have in common" in lonely.caveats
+
+
+def test_arms_that_solve_nothing_get_no_verdict(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.0, "mcts": 0.0}, range(3), wobble=0.0, start=0.0)
+    (claim,) = told(root).claims
+    assert claim.word == "no verdict" and claim.caveats[0].startswith("nothing varied")
 
 
 def test_an_inconclusive_claim_says_how_many_seeds_would_settle_it(tmp_path):
@@ -175,6 +295,7 @@ def test_factorial_with_all_cells_and_with_one_missing(tmp_path):
     main = {claim.suspect: claim for claim in factorial.main}
     assert main["process"].effect.estimate.value == pytest.approx(0.1, abs=0.02)
     assert main["process"].word == "helps" and main["search"].effect.family == 3
+    assert main["process"].caveats == ("needed not tested: no single arm stands without it",)
     assert main["search"].caveats == ("sensitivity to search not shown",)
     assert len(factorial.simple) == 12 and len(factorial.interactions) == 3
     assert {claim.word for claim in factorial.interactions} == {"no verdict"}

@@ -49,6 +49,57 @@ def test_what_is_privileged_or_outside_the_ranking_gets_no_verdict():
     assert contrasts.families(arms) == [[], []]
 
 
+def made(source="Sample", recovery="NoRecovery", credit="Outcome", **settings):
+    axes = {"source": source, "recovery": recovery, "credit": credit}
+    strategy = {axis: {"_target_": f"strategies.x.{name}"} for axis, name in axes.items()}
+    strategy["credit"] |= settings
+    return strategy
+
+
+def test_parts_of_a_strategy():
+    assert contrasts.parts(made()) == ()
+    assert contrasts.parts(made("Tree", "Correct", "Process")) == ("search", "correct", "process")
+    assert contrasts.parts(made(recovery="SecondTurn")) == ("correct",)
+
+
+@pytest.mark.parametrize(
+    "strategy, scorer",
+    [
+        (made(credit="Process", scorer="learned"), "learned"),
+        (made(credit="Process", scorer="monte_carlo", form="difference"), "monte_carlo"),
+        (made(credit="Process", scorer="oracle", form="auto", until=1.0, shuffle=False), "oracle"),
+        (made(credit="Process", scorer="oracle", form="difference"), None),  # naive, and wrong on purpose
+        (made(credit="Process", scorer="learned", shuffle=True), None),
+        (made(credit="Process", scorer="learned", until=0.3), None),
+        (made(source="Tree", credit="Process", scorer="monte_carlo"), None),
+        (made(source="Demonstrations", credit="Process", scorer="monte_carlo"), None),
+        (made(scorer="monte_carlo"), None),
+    ],
+)
+def test_rungs_of_the_ladder_differ_in_the_scorer_alone(strategy, scorer):
+    assert contrasts.rung(strategy) == scorer
+
+
+def test_other_scorers_widen_nobodys_interval():
+    names = ("guess_check", "process_rewards", "process_learned", "process_judge", "mine")
+    arms = roles(*names)
+    ladder = names[1:4]
+    assert pairs(contrasts.families(arms, ladder)[0]) == [
+        ("process", "process_rewards", "guess_check"),
+        ("mine", "mine", "guess_check"),
+    ]
+    # without process_rewards they stand for it
+    del arms["process_rewards"]
+    assert pairs(contrasts.families(arms, ladder)[0]) == [
+        ("process_judge", "process_judge", "guess_check"),
+        ("process_learned", "process_learned", "guess_check"),
+        ("mine", "mine", "guess_check"),
+    ]
+    del arms["process_judge"]
+    alone = contrasts.families(arms, ladder)[0][0]
+    assert (alone.suspect, alone.title) == ("process", "Process rewards (process_learned)")
+
+
 def test_placebos_are_compared_with_their_arm():
     arms = roles("mcts", "mcts_uniform", "learn_to_correct", "correct_resampled", "correct_always")
     assert pairs(contrasts.placebos(arms)) == [

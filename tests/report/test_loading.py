@@ -37,11 +37,20 @@ def test_all_finished_runs_are_found(folder):
         ({"evaluate.split": "tuning"}, "evaluate.split is heldout"),
         ({"budget": 2 * BUDGET}, "process_rewards and guess_check have different budgets: 2e+12 and 1e+12"),
         ({"ids": "q"}, "evaluated on other problems"),
+        ({"scored": True}, "evaluated by pass@1 and process_rewards-s0-0-1e+12 by links right"),
     ],
 )
 def test_arms_that_differ_in_what_must_be_equal_are_refused(folder, changes, words):
     write_run(folder, "process_rewards", 0, curve(0.5), **changes)
     assert words in refusal(folder)
+
+
+def test_arms_with_budgets_in_different_units_are_refused(folder):
+    run = write_run(folder, "process_rewards", 0, curve(0.5))
+    summary = json.loads((run / "summary.json").read_text())
+    summary["budget"]["unit"] = "tokens"
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert "budget.unit is flops in guess_check-s0" in refusal(folder)
 
 
 def test_two_runs_for_one_place_are_refused(folder):
@@ -68,6 +77,15 @@ def test_other_differences_are_named(folder):
     ]
 
 
+def test_a_run_outside_a_checkout_has_no_revision(folder):
+    run = write_run(folder, "mcts", 2, curve(0.5))
+    meta = json.loads((run / "meta.json").read_text())
+    (run / "meta.json").write_text(json.dumps({**meta, "git": None}))
+    assert load(folder).notes == [
+        "code revisions differ: abc (guess_check s0 s1, mcts s0 s1); None (mcts s2)"
+    ]
+
+
 def damage_cut_config(run):
     (run / "config.yaml").write_text("strategy:\n  na")
 
@@ -89,6 +107,17 @@ def damage_cut_summary(run):
 def damage_cut_stream(run):
     path = run / "evaluations.jsonl"
     path.write_text(path.read_text()[:20])
+
+
+def damage_cut_figures(run):
+    path = run / "evaluations.jsonl"
+    path.write_text(path.read_text().replace("heldout/length", "heldout/other"))
+
+
+def damage_old_summary(run):
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["compute"]
+    (run / "summary.json").write_text(json.dumps(summary))
 
 
 def damage_unfinished(run):
@@ -114,6 +143,8 @@ def damage_short(run):
         (damage_broken_outcomes, "cannot read the evaluation evaluations/000100.parquet"),
         (damage_cut_summary, "cannot read summary.json"),
         (damage_cut_stream, "cut off"),
+        (damage_cut_figures, "cut off: evaluations.jsonl lacks heldout/length"),
+        (damage_old_summary, "cut off: its files lack 'compute'"),
         (damage_unfinished, "not finished"),
         (damage_failed, "failed: the disk is full"),
         (damage_short, "ended at 40 % of its budget"),

@@ -1,109 +1,61 @@
-import json
-import math
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
+"""The Markdown says what the page says: the same sentences, the same tables."""
 
 import pytest
-from synthetic_results import curve, write_arms, write_run
+from synthetic_results import write_arms, write_run
 
-from ablate.report.__main__ import main
-from ablate.report.content import Worth
-from ablate.report.markdown import multiple, points, table
+from ablate.report.assemble import assemble
+from ablate.report.loading import load
+from ablate.report.markdown import WIDE, to_markdown
+from ablate.report.tables import tables
+from ablate.report.wording import sentences
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("results") / "suspects"
-    write_arms(root, {"guess_check": 0.5, "process_rewards": 0.5, "mcts": 0.65}, range(4), wobble=0.003)
-    write_run(root, "mcts", 9, curve(0.5), finish=False)
-    return root
+    arms = {"guess_check": 0.5, "process_rewards": 0.55, "mcts": 0.45, "mcts_uniform": 0.3}
+    write_arms(root, arms, range(3))
+    write_run(root, "mcts", 9, (0.3,) * 4, finish=False)
+    return assemble(load(root), 0.02)
 
 
-def test_the_command_writes_and_prints_the_answer(folder, capsys):
-    assert main([str(folder), "margin=0.05"]) == 0
-    out = capsys.readouterr().out
-    page = (folder / "report.md").read_text()
-    search = next(line for line in out.splitlines() if line.startswith("Search"))
-    assert search.startswith(
-        "Search on top of guess + check: helps (needed not shown: no base run at 4x the budget; "
-        "sensitivity to search not shown). +1"
-    )
-    assert search.endswith("worth more than 1x [1x, >1x] the compute.")
-    assert "at 1e+12 FLOPs, margin 5, 4 seeds x 120 problems" in search
-    assert search.removeprefix("Search") in page
-    assert "left out: mcts-s9-9-1e+12: not finished" in out and "mcts-s9-9-1e+12: not finished" in page
-    assert "python -m ablate strategy=mcts seed=3" in page
-    for line in page.splitlines():  # every row of a table has its head's columns
-        if line.startswith("|"):
-            assert line.endswith("|")
+def test_the_order_is_verdict_design_numbers_then_how_to_repeat_it(report):
+    text = to_markdown(report)
+    titles = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    shown = [table.title for table in tables(report) if table.key not in WIDE]
+    assert titles == ["The design", *shown, "Notes", "How to reproduce it"]
+    assert text.startswith("# suspects: is it needed?")
+    for line in sentences(report):
+        assert line.partition(" on top")[2] in text.partition("## The design")[0]
+    assert "left out: mcts-s9-9-1e+12: not finished" in text
 
 
-def test_verdict_json_holds_everything(folder):
-    assert main([str(folder), "margin=0.05", "seeds=0,1,2"]) == 0
-    verdict = json.loads((folder / "verdict.json").read_text(), parse_constant=pytest.fail)
-    assert verdict["schema"] == 1 and verdict["margin"] == 0.05 and verdict["seeds"] == [0, 1, 2]
-    claim = {claim["suspect"]: claim for claim in verdict["claims"]}["search"]
-    assert claim["word"] == "helps" and claim["weights"] == [["mcts", 1.0], ["guess_check", -1.0]]
-    estimate = claim["effect"]["estimate"]
-    assert claim["effect"]["interval"][0] < estimate["value"] < claim["effect"]["interval"][1]
-    assert estimate["components"]["clusters"] == 30 and not math.isnan(estimate["by_seed"])
-    curve = verdict["arms"][0]["curves"][0]
-    assert len(curve["accuracy"]) == len(curve["flops"]) == 4 and len(curve["accuracies"]) == 3
+def test_every_row_of_every_table_is_there(report):
+    text = to_markdown(report)
+    for table in tables(report):
+        if table.key in WIDE:
+            continue
+        for row in table.rows:
+            cells = [cell.replace("|", "\\|") for cell in row]
+            assert any(
+                [cell.strip() for cell in line.strip("|").split(" | ")] == cells
+                for line in text.splitlines()
+                if line.startswith("|")
+            ), row
+        assert all(note in text for note in table.notes)
 
 
-def test_a_control_that_shows_a_benefit_of_search_takes_the_caveat_away(folder, tmp_path, capsys):
-    main([str(folder), "margin=0.05"])
-    capsys.readouterr()
-    assert main([str(folder), "margin=0.05", f"control={folder}"]) == 0
-    assert "sensitivity" not in capsys.readouterr().out
-    (tmp_path / "verdict.json").write_text(json.dumps({"claims": []}))
-    assert main([str(folder), "margin=0.05", f"control={tmp_path}"]) == 0
-    assert "sensitivity to search not shown" in capsys.readouterr().out
+def test_what_was_not_run_has_no_heading(tmp_path):
+    write_arms(tmp_path / "one", {"mcts": 0.5}, range(2))
+    text = to_markdown(assemble(load(tmp_path / "one"), 0.02))
+    assert "No verdict: no suspect ran" in text
+    assert "Effects" not in text and "ladder" not in text and "Controls" not in text
 
 
-@pytest.mark.parametrize(
-    "words, answer",
-    [
-        ([], "one folder of an experiment expected, 0 given"),
-        (["{folder}", "margin=2"], "did you mean 0.02?"),
-        (["{folder}", "margin=x"], "margin=x is no share"),
-        (["{folder}", "seeds=a"], "seeds=a is no list of whole numbers"),
-        (["{folder}", "seeds=77"], "no finished run with seed 77"),
-        (["{folder}", "marign=0.02"], "unknown key marign; did you mean margin?"),
-        (["{folder}", "--margin=0.02"], "keys are written without dashes"),
-        (["{folder}s"], "did you mean suspects?"),
-        (["{folder}", "control=nowhere"], "control=nowhere has no verdict.json"),
-    ],
-)
-def test_mistakes_are_told_in_one_line(folder, words, answer, capsys):
-    assert main([word.format(folder=folder) for word in words]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("ablate: ") and error.count("\n") == 1
-    assert answer in error
-
-
-def test_help_comes_without_heavy_libraries():
-    code = (
-        "import sys; from ablate.report.__main__ import main; main(['--help']); "
-        "assert not {'torch', 'scipy', 'pyarrow', 'numpy'} & set(sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Is it needed?")
-
-
-def test_numbers_are_written_for_people():
-    assert [points(value) for value in (0.0123, -0.0004, -0.021)] == ["+1.2", "+0.0", "-2.1"]
-    found = Worth(1.72, (1.2, None), 0.06, 4.02)
-    assert multiple(found) == "1.7x [1.2x, >4x]"
-    assert multiple(replace(found, value=None, interval=(4.02, None))) == "more than 4x [4x, >4x]"
-    assert multiple(replace(found, value=None, interval=(None, 0.06))) == "less than 0.06x [<0.06x, 0.06x]"
-    assert table(["a", "b"], [["x|y", "1"]]) == [
-        "| a    | b |",
-        "|:-----|--:|",
-        "| x\\|y | 1 |",
+def test_commands_stand_in_a_block(report):
+    block = to_markdown(report).rpartition("```bash\n")[2]
+    assert block.splitlines() == [
+        "python -m ablate -m strategy=guess_check,mcts,mcts_uniform,process_rewards seed=0,1,2",
+        "python -m ablate.report results/suspects",
+        "```",
     ]

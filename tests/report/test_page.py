@@ -4,9 +4,8 @@ import shutil
 import subprocess
 from collections import Counter
 from dataclasses import replace
-from html import unescape
+from html import escape, unescape
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +13,11 @@ from synthetic_results import BUDGET, curve, write_arms, write_run
 
 from ablate.report.__main__ import main
 from ablate.report.assemble import assemble
+from ablate.report.controls import control
 from ablate.report.drawing import PALETTE, apart, short
 from ablate.report.figures import figures
 from ablate.report.loading import load
 from ablate.report.page import to_html
-from ablate.report.tables import crossings
 
 ENDS = {
     "guess_check": 0.5,
@@ -56,6 +55,9 @@ FIGURES = [
     "compute",
     "length",
     "truncated",
+    "behaviour",
+    "ladder",
+    "ladder-curves",
     "difficulty",
     "apart",
 ]
@@ -100,10 +102,18 @@ def folder(tmp_path_factory):
     write_arms(root, ENDS, range(3), wobble=0.003)
     longer = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0)
     for seed in range(3):
-        write_run(root, "process_naive", seed, curve(0.2), **{"strategy.credit.scorer": "oracle"})
+        naive = {"strategy.credit.scorer": "oracle", "strategy.credit.form": "difference"}
+        write_run(root, "process_naive", seed, curve(0.2), **naive)
+        for scorer, end in (("oracle", 0.6), ("learned", 0.45), ("judge", 0.4)):
+            quality = {"scorer": {"calibration": 0.05, "error": 0.1}}
+            name, settings = f"process_{scorer}", {"strategy.credit.scorer": scorer}
+            write_run(root, name, seed, curve(end), summary=quality, **settings)
         write_run(root, "guess_check", seed, curve(0.5, shares=longer), 4 * BUDGET, longer)
         write_run(root, "guess_check", seed, curve(0.5), sampling_seed=7)
-    assert main([str(root)]) == 0
+    control = write_arms(
+        root.parent / "chain", {"guess_check": 0.3, "process_rewards": 0.6}, range(3), scored=True
+    )
+    assert main([str(control)]) == main([str(root), f"control={control}"]) == 0
     return root
 
 
@@ -145,7 +155,7 @@ def test_the_order_is_question_verdict_design_then_what_they_rest_on(html):
     sections = re.findall(r'<section id="(\w+)"', html)
     assert sections == [
         *("design", "accuracy", "effects", "budgets", "factorial", "controls", "compute", "length"),
-        *("difficulty", "accounts", "apart", "numbers", "notes", "reproduce"),
+        *("ladder", "difficulty", "accounts", "apart", "numbers", "notes", "reproduce"),
     ]
     start = html.index("Search on top of guess + check: harmful.")
     assert html.index("Is it needed?") < start < html.index('id="design"')
@@ -154,7 +164,7 @@ def test_the_order_is_question_verdict_design_then_what_they_rest_on(html):
 
 
 def test_text_from_files_is_escaped(folder, tmp_path):
-    report = assemble(load(folder), 0.02)
+    report = assemble(load(folder), 0.02, [control(folder.parent / "chain")])
     command = """python -m ablate 'note="&<>"' x=$y$ z=$\\frac{1}$"""
     arms = [replace(arm, name=HOSTILE, settings={HOSTILE: HOSTILE}) for arm in report.arms[:1]]
     arms += [replace(arm, name="$\\frac$ </text> #1f2933") for arm in report.arms[1:2]]
@@ -168,16 +178,20 @@ def test_text_from_files_is_escaped(folder, tmp_path):
         notes=("<b>note</b>",),
         left_out=(("a<b", "</section>"),),
         task={"_target_": "x.<y>", "key": "</dd>"},
-        provenance={"<cpu>": {"A & B": 2}, "command": {command: 1}},
+        provenance={"<cpu>": {"A & B": 2}},
+        commands=(command,),
+        metric="<u>right</u> at 1",
+        controls=(replace(report.controls[0], experiment="<s>", metric="</li>"), *report.controls[1:]),
+        ladder=(replace(report.ladder[0], arm="</td><q>", quality={"<q>": 1.0}), *report.ladder[1:]),
     )
     page = Page(to_html(hostile, figures(hostile, tmp_path)))
-    plain = Page(to_html(report, figures(report, tmp_path / "plain")))
+    plain = Page(to_html(report, []))
     assert page.tags["script"] == page.tags["i"] == 0 and page.tags["title"] == 1
     assert page.tags["b"] == plain.tags["b"] and "onclick" not in dict(page.attributes)
     text = "".join(page.text)
     for known in (HOSTILE, "$\\frac$ </text> #1f2933", "<i>caveat", "<b>note</b>"):
         assert known in text
-    for known in ("a<b: </section>", "<y>: key </dd>", "A & B (2 runs)", command):
+    for known in ("a<b: </section>", "<y>: key </dd>", "A & B", "(2 runs)", "<u>right</u> at 1", command):
         assert known in text
     svg = (tmp_path / "accuracy.svg").read_text()
     assert HOSTILE not in svg and HOSTILE in unescape(svg)
@@ -190,7 +204,8 @@ def test_what_was_not_run_is_left_out(tmp_path):
     html = (tmp_path / "report.html").read_text()
     Page(html)
     sections = re.findall(r'<section id="(\w+)"', html)
-    assert not {"factorial", "controls", "apart"} & set(sections)
+    assert not {"factorial", "ladder", "apart"} & set(sections)
+    assert "Sensitivity to search not shown" in html
     assert "one seed, no bands" in html and "nothing tells how far another seed would be off" in html
     write_run(tmp_path / "alone", "guess_check", 0, curve(0.5))
     assert main([str(tmp_path / "alone")]) == 0
@@ -206,14 +221,6 @@ def test_an_effects_slope_is_the_line_through_its_values(folder):
         slope = np.polyfit(np.log2(shares), values, 1)[0]
         assert claim["slope"]["estimate"]["value"] == pytest.approx(slope)
         assert claim["slope"]["interval"][0] < slope < claim["slope"]["interval"][1]
-
-
-def test_a_change_of_sign_is_found_on_the_logarithm_of_compute():
-    at = [
-        (share, SimpleNamespace(estimate=SimpleNamespace(value=v))) for share, v in ((0.25, -0.01), (1, 0.01))
-    ]
-    assert crossings(SimpleNamespace(by_budget=at)) == [pytest.approx(0.5)]
-    assert crossings(SimpleNamespace(by_budget=at[:1])) == []
 
 
 def test_names_keep_their_distance_and_stay_in_view():
@@ -232,7 +239,7 @@ CHROMIUM = next(
 )
 # What a reader would see at once: the page wider than the window, text out of its figure or upon other text
 MEASURE = """<script>
-const bad = [];
+const bad = [], scrolled = document.documentElement.scrollWidth;
 let count = 0;
 for (const svg of document.querySelectorAll("figure svg")) {
   const name = svg.parentElement.id, frame = svg.getBoundingClientRect();
@@ -249,7 +256,7 @@ for (const svg of document.querySelectorAll("figure svg")) {
   });
 }
 document.body.textContent = "";
-document.title = JSON.stringify({width: innerWidth, page: WIDTH, bad, count,
+parent.document.title = JSON.stringify({width: innerWidth, page: scrolled, bad, count,
   back: getComputedStyle(document.documentElement).backgroundColor});
 </script>"""
 
@@ -257,16 +264,17 @@ document.title = JSON.stringify({width: innerWidth, page: WIDTH, bad, count,
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed")
 @pytest.mark.parametrize("width, dark", [(1280, False), (390, True), (390, False)])
 def test_nothing_is_cut_off_or_on_top_of_each_other(html, tmp_path, width, dark):
-    script = MEASURE.replace("WIDTH", "scrolled")
-    script = script.replace("const bad", "const scrolled = document.documentElement.scrollWidth;\nconst bad")
-    (tmp_path / "page.html").write_text(html.replace("</body>", f"{script}</body>"))
+    # in a frame, because windows have a least width
+    page = escape(html.replace("</body>", f"{MEASURE}</body>"))
+    frame = f'<iframe style="border:0; width:{width}px; height:900px" srcdoc="{page}"></iframe>'
+    (tmp_path / "page.html").write_text(f'<html style="color-scheme:light dark"><body>{frame}</body></html>')
     done = subprocess.run(
         [
             CHROMIUM,
             *("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
             f"--user-data-dir={tmp_path / 'profile'}",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-            f"--window-size={width},900",
+            "--window-size=1400,1000",
             (tmp_path / "page.html").as_uri(),
         ],
         capture_output=True,

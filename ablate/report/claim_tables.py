@@ -1,0 +1,223 @@
+"""The tables of what is said about arms: claims, budgets, accounts, the factorial, controls, the ladder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ablate.report.content import Account, Claim, Effect, Report
+from ablate.report.verdict import LONGER
+from ablate.report.wording import (
+    ACCOUNTS,
+    NOTHING,
+    SCORERS,
+    UNITS,
+    Table,
+    amount,
+    bounds,
+    crossings,
+    interval,
+    multiple,
+    name,
+    spaced,
+    verdict,
+)
+
+PLAIN = ("comparison", "kind", "points", "verdict", "seeds")
+
+
+def claims(report: Report) -> Table:
+    """The headline effects, and what they are worth."""
+    rows = tuple(
+        (
+            name(claim),
+            interval(claim.effect),
+            verdict(claim),
+            _seeds(claim),
+            interval(claim.extended),
+            NOTHING if claim.worth is None else multiple(claim.worth),
+        )
+        for claim in report.claims
+    )
+    head = ("suspect", "points", "verdict", "seeds", f"against {LONGER}x the budget", "worth in compute")
+    notes = []
+    if any(claim.worth is not None for claim in report.claims):
+        notes.append(
+            "Worth: the multiple of the budget with which the arm without the suspect would be as good, as "
+            "far as it was run."
+        )
+    return Table("claims", "Effects and verdicts", head, rows, tuple(notes))
+
+
+def certainty(report: Report) -> Table:
+    """What makes the headline effects uncertain, and what this many seeds can tell."""
+    rows = tuple(
+        (
+            name(claim),
+            NOTHING if claim.effect is None or claim.effect.alone is None else bounds(claim.effect.alone),
+            *_deviations(claim.effect),
+            NOTHING if claim.power is None else f"{100 * claim.power:.0f}",
+            str(claim.seeds_to_settle or NOTHING),
+        )
+        for claim in report.claims
+        if claim.effect is not None and claim.effect.interval is not None
+    )
+    head: tuple[str, ...] = (
+        "suspect",
+        "interval for itself (points)",
+        "sd by seeds",
+        "sd by problems",
+        "power (%)",
+    )
+    head += ("seeds to settle it",)
+    notes = (
+        "Standard deviations of the effect, in points. Power: the probability of “not needed” with as many "
+        "seeds, if the true effect is zero and varies as it did here.",
+    )
+    return Table("certainty", "How sure they are", head, rows, notes)
+
+
+def _seeds(claim: Claim) -> str:
+    return str(len(claim.effect.seeds)) if claim.effect else "0"
+
+
+def _deviations(effect: Effect | None) -> tuple[str, str]:
+    """Standard deviations of the effect, in points: what the seeds and what the problems contribute."""
+    if effect is None or effect.estimate.components is None:
+        return NOTHING, NOTHING
+    parts = effect.estimate.by_seed, effect.estimate.by_problem
+    by_seed, by_problem = (f"{100 * math.sqrt(max(part, 0.0)):.2f}" for part in parts)
+    return by_seed, by_problem
+
+
+def budgets(report: Report) -> Table:
+    """Effects where less was spent, their slope, and where the curves cross."""
+    shares = sorted({share for claim in report.claims for share, _ in claim.by_budget})
+    rows = tuple(
+        (
+            name(claim),
+            *(interval(dict(claim.by_budget).get(share)) for share in shares),
+            interval(claim.slope),
+            "; ".join(crossings(claim)) or NOTHING,
+        )
+        for claim in report.claims
+        if claim.by_budget
+    )
+    at = (f"at {share:.3g}x the budget" for share in shares)
+    head = ("suspect", *at, "per doubling of compute", "curves cross")
+    return Table("budgets", "Effects at several budgets (points)", head, rows)
+
+
+def accounts(report: Report) -> Table:
+    """The verdict where all have spent the same on other accounts than the budget's."""
+    axes = list(dict.fromkeys(each.effect.axis for claim in report.claims for each in claim.accounts))
+    rows = []
+    for claim in report.claims:
+        by_axis = {each.effect.axis: each for each in claim.accounts}
+        if by_axis:
+            cells = (_account(by_axis.get(axis)) for axis in axes)
+            rows.append((name(claim), f"{interval(claim.effect)} {claim.word}", *cells))
+    head: tuple[str, ...] = ("suspect", f"at the budget in {UNITS[report.unit]}")
+    head += tuple(f"at equal {ACCOUNTS[axis]}" for axis in axes)
+    untested = [
+        ACCOUNTS[axis]
+        for axis in axes
+        if not any(
+            each.extended for claim in report.claims for each in claim.accounts if each.effect.axis == axis
+        )
+    ]
+    notes: tuple[str, ...] = ()
+    if untested and rows:
+        notes = (
+            f"Not tested at equal {' and '.join(untested)}: whether a suspect is “needed”, because nothing "
+            f"that suspects are added to ran to {LONGER} times as much; “helps” may be “needed” there.",
+        )
+    return Table("accounts", "The verdict by other accounts", head, tuple(rows), notes)
+
+
+def _account(found: Account | None) -> str:
+    if found is None:
+        return NOTHING
+    caveats = f" ({'; '.join(found.caveats)})" if found.caveats else ""
+    return f"{interval(found.effect)} {found.word}{caveats}, at {amount(found.effect.level)}"
+
+
+def factorial(report: Report) -> Table:
+    """Main effects, simple effects, interactions."""
+    if report.factorial is None:
+        return Table("factorial", "", (), ())
+    parts = (
+        ("main effect", report.factorial.main),
+        ("simple effect", report.factorial.simple),
+        ("interaction, exploratory", report.factorial.interactions),
+    )
+    rows = tuple(row for kind, claims in parts for row in _plain(claims, kind))
+    notes = []
+    if report.factorial.missing:
+        notes.append(f"No main effects: {', '.join(report.factorial.missing)} did not run.")
+    if report.factorial.main:
+        notes.append(
+            "Simple effects tell whether a main effect speaks for all combinations: tree and process credit "
+            "are not independent of each other."
+        )
+    return Table("factorial", "The factorial", PLAIN, rows, tuple(notes))
+
+
+def controls(report: Report) -> Table:
+    """Placebos, A/A, and other experiments."""
+    others = tuple(
+        (
+            f"{claim.title} on {claim.on}",
+            f"control experiment {each.experiment}",
+            NOTHING
+            if claim.value is None
+            else f"{100 * claim.value:+.1f}" + (f" {bounds(claim.interval)}" if claim.interval else ""),
+            claim.word,
+            str(claim.seeds),
+        )
+        for each in report.controls
+        for claim in each.claims
+    )
+    rows = others + tuple(_plain(report.placebos, "arm – placebo") + _plain(report.replicates, "A/A"))
+    return Table("controls", "Controls", PLAIN, rows)
+
+
+def _plain(claims: Sequence[Claim], kind: str) -> list[tuple[str, ...]]:
+    return [(name(claim), kind, interval(claim.effect), verdict(claim), _seeds(claim)) for claim in claims]
+
+
+def ladder(report: Report) -> Table:
+    """Process rewards by several scorers."""
+    names = list(dict.fromkeys(each for rung in report.ladder for each in rung.quality))
+    rows = tuple(
+        (
+            rung.arm,
+            SCORERS.get(rung.scorer, rung.scorer),
+            interval(rung.at_budget),
+            rung.word + (f" ({'; '.join(rung.caveats)})" if rung.caveats else ""),
+            interval(rung.at_updates),
+            f"{100 * rung.price:.1f}",
+            *(f"{rung.quality[each]:.3g}" if each in rung.quality else NOTHING for each in names),
+        )
+        for rung in report.ladder
+    )
+    updates = [rung.at_updates.level for rung in report.ladder if rung.at_updates]
+    after = f"after {updates[0]:,.0f} updates" if updates else "after equal updates"
+    head: tuple[str, ...] = ("arm", "scorer", "at the budget (points)", "verdict", f"{after} (points)")
+    head += ("judging (% of FLOPs)", *map(spaced, names))
+    notes = (
+        "Differences to guess + check, intervals 95 % each for itself. The oracle is free and knows the "
+        "answers: an upper bound, no verdict. Errors and calibration are against each scorer's own target.",
+    )
+    return Table("ladder", "The oracle ladder: process rewards by scorer", head, rows, notes)
+
+
+def difficulty(report: Report) -> Table:
+    """Effects over problems of one class."""
+    names = list(dict.fromkeys(each for claim in report.claims for each, _ in claim.by_difficulty))
+    rows = tuple(
+        (name(claim), *(interval(dict(claim.by_difficulty).get(each)) for each in names))
+        for claim in report.claims
+        if claim.by_difficulty
+    )
+    return Table("difficulty", "Effects by difficulty (points)", ("suspect", *names), rows)
