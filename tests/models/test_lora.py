@@ -22,7 +22,7 @@ def folders(tmp_path_factory):
 
 
 def adapted(folder, dtype="float32", seed=0):
-    spec = Pretrained(str(folder), dtype=dtype, lora=LoRA(rank=4, alpha=8.0))
+    spec = Pretrained(str(folder), dtype=dtype, lora=LoRA(rank=4, alpha=8))
     return spec.load(WordProblems(), seed, folder)[0]
 
 
@@ -136,7 +136,7 @@ def test_a_step_scorer_trains_adapters_on_a_frozen_copy(folders):
     assert model._cost.frozen > 0 and full._cost.frozen == 0
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"rank": -1}, "rank=-1"), ({"alpha": 0.0}, "alpha=0.0")])
+@pytest.mark.parametrize(("settings", "message"), [({"rank": -1}, "rank=-1"), ({"alpha": 0}, "alpha=0")])
 def test_impossible_adapters_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         LoRA(**settings)
