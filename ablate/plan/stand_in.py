@@ -117,6 +117,7 @@ class Policy:
     """In the place of a model's policy: texts are as long as they would be, their words are made up."""
 
     eos = EOS
+    ends = frozenset({EOS})
 
     def __init__(self, cost: PassCost, count: Callable[[str], int]) -> None:
         """count: tokens of a text."""
@@ -134,6 +135,8 @@ class Policy:
     def decode(self, tokens: Sequence[tuple[int, ...]]) -> list[str]:
         """A word per token."""
         return [" ".join(["w"] * len(row)) for row in tokens]
+
+    answers = decode
 
     def stop_tokens(self, stop: str) -> frozenset[int]:
         """Where steps end."""
