@@ -21,30 +21,11 @@ SPLITS = ("heldout", "tuning", "train")
 MOST = {"heldout": 2000, "tuning": 200, "train": 200}  # problems of a split that are looked at
 FEW = 5  # problems that odd texts are tried on
 ODD = (
-    *(
-        "",
-        " \n\t ",
-        "\x00",
-        "\ud800",
-        "no",
-        "-",
-        "0",
-        "9" * 20_000,
-        "{" * 5_000,
-        "[" * 5_000,
-        "\\boxed{" * 500,
-    ),
-    *(
-        "\\boxed{}",
-        "####",
-        "<answer></answer>",
-        "</think>",
-        "<think>",
-        "```python\n```",
-        "(" * 3_000 + ")" * 3_000,
-    ),
-    *("\\boxed{9^{9^{9^{9}}}}", "{}", "null", "\u0661\u0662", "\\frac{1}{0}"),
+    *("", " \n\t ", "\x00", "\ud800", "no", "-", "0", "9" * 20_000, "{" * 5_000, "[" * 5_000, "null"),
+    *("\\boxed{" * 500, "\\boxed{}", "####", "<answer></answer>", "</think>", "<think>", "```python\n```"),
+    *("(" * 3_000 + ")" * 3_000, "{}", "\u0661\u0662", "\\frac{1}{0}"),
 )
+SLOW = ("\\boxed{9^{9^{9^{9}}}}",)  # takes a verifier of formulas all its time: for one problem
 
 Answers = list[tuple[Problem, str]]
 
@@ -162,8 +143,8 @@ def _errors(referee: _Referee) -> Finding:
 def _odd(task: Any, referee: _Referee, problems: list[Problem]) -> Finding:
     """No text makes the verifier fail, and none is right that says nothing."""
     wrong = []
-    for problem in problems if not referee.judged else ():
-        for text in ODD:
+    for i, problem in enumerate(problems if not referee.judged else ()):
+        for text in ODD if i else ODD + SLOW:
             try:
                 passed = referee([(problem, text)])[0]
             except Exception as error:  # whatever it is, it should not have been raised

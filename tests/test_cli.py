@@ -170,7 +170,8 @@ def test_help_is_quick_and_shows_the_choices_of_the_working_directory(runs, tmp_
         done = shell("--help")
         seconds.append(time.perf_counter() - start)
     assert done.returncode == 0 and done.stderr == ""
-    assert "task                 chain, countdown*, sudoku" in done.stdout
+    assert "task                 chain, code, constraints, countdown*, " in done.stdout
+    assert "reasoning_gym, sudoku" in done.stdout
     assert done.stdout.count("python -m ablate ") >= 3
     assert min(seconds) < 2, seconds  # about 0.3 s on an idle laptop
 

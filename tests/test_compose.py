@@ -20,7 +20,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 BAD = [
     ("strategy=gues_check", "unknown strategy gues_check; did you mean guess_check?; choices: correct_"),
-    ("task=countdwn", "unknown task countdwn; did you mean countdown?; choices: chain, countdown"),
+    ("task=countdwn", "unknown task countdwn; did you mean countdown?; choices: chain, code, "),
     (
         "strategy/credit=proces",
         "unknown strategy/credit proces; did you mean process?; choices: accepted, outcome",

@@ -123,7 +123,7 @@ def _with_its_numbers(given: str, item: dict[str, Any]) -> bool:
 
 
 # scorers of version 0.1.25 that give full marks too easily, and what must hold besides: coin_flip takes any
-# beginning of the number ("0"), game_of_life_halting any text, puzzle24 any four numbers that make about 24
+# beginning of the number ("0"), game_of_life_halting any text, puzzle24 any four numbers that make 24.9
 ALSO: dict[str, Callable[[str, dict[str, Any]], bool]] = {
     "coin_flip": _near,
     "game_of_life_halting": _as_written,
