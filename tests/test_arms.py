@@ -144,6 +144,7 @@ def test_a_batch_that_is_trained_on_twice_spends_its_tokens_once(cache, tmp_path
 PLACEBOS = {
     "process_shuffled": ("process_rewards", {"credit.shuffle"}),
     "mcts_uniform": ("mcts", {"source.select"}),
+    "mcts_deep_uniform": ("mcts_deep", {"source.select"}),
     "correct_resampled": ("learn_to_correct", {"recovery.resample"}),
     "correct_always": ("learn_to_correct", {"recovery.always"}),
     "guess_check_wide": ("guess_check", {"source.n"}),

@@ -60,11 +60,9 @@ class HeadModel:
         width = policy.model.config.get_text_config().hidden_size
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            last = nn.Linear(width, 1)
-            self._head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), last)
-        # untrained, it prefers nothing: a search would teach the policy what random weights prefer
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+            self._head = nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1)
+            )
         self._head.to(policy.device)
         self._optimizer = torch.optim.AdamW(self._head.parameters(), lr=lr, weight_decay=0.01)
         self._flops = 2.0 * (width * width + width)
