@@ -141,6 +141,37 @@ def test_a_batch_that_is_trained_on_twice_spends_its_tokens_once(cache, tmp_path
     assert summary["finished"] and summary["steps"] > 2
 
 
+def test_the_chain_pays_for_every_link_and_the_base_for_none(cache, tmp_path):
+    """The control in small: the same verifier, asked for the parts in one arm, for the whole in the other."""
+    small = [
+        "experiment=chain",
+        *("task.base.numbers=2", "task.base.largest=5", "task.base.ceiling=10"),
+        *("model.hidden=32", "model.layers=2", "model.heads=2", "model.feedforward=64"),
+        *("model.warm_start.steps=200", "model.warm_start.lr=5e-3", "model.warm_start.warmup_steps=20"),
+        *("model.warm_start.batch=16", "model.warm_start.demonstrations=2000"),
+        *(
+            "model.warm_start.max_illegal=1",
+            "task.links=2",
+            "sampling.cap=96",
+            "evaluate.split=train",
+            "evaluate.problems=8",
+        ),
+        *("learner.problems=4", "budget.flops=1.5e9", "budget.milestones=1", "tracking=none"),
+        *(f"paths.cache={cache}", f"paths.results={tmp_path}"),
+    ]
+    rows = {}
+    for arm in ("guess_check", "process_verified"):
+        folder = run(compose([*small, f"strategy={arm}"]))
+        rows[arm] = read_jsonl(folder / "steps.jsonl")
+    fine, whole = rows["process_verified"], rows["guess_check"]
+    assert [row["problems"] for row in fine] == [row["problems"] for row in whole[: len(fine)]]
+    for row in fine:
+        paid, right = row["train/reward/process"], row["train/behaviour/links_right"] / 2
+        assert paid == pytest.approx(right)
+    assert any(row["train/reward/process"] for row in fine)
+    assert all(row["learner/signal_rows"] == row["train/groups_with_signal"] for row in whole)
+
+
 PLACEBOS = {
     "process_shuffled": ("process_rewards", {"credit.shuffle"}),
     "mcts_uniform": ("mcts", {"source.select"}),
