@@ -41,12 +41,12 @@ def run(config: Config, quiet: bool = False) -> Path:
     parts = {key: configuration.build(getattr(config, key)) for key in ("task", "model", "engine")}
     axes = {axis: configuration.build(getattr(config.strategy, axis)) for axis in AXES}
     strategy = Strategy(**axes)
+    check_model(config, parts["task"], parts["model"])  # before a task asks the hub for its problems
     check_task(parts["task"])
     for part in axes.values():
         if check := getattr(part, "check", None):
             check(parts["task"])
     parts["engine"].check()
-    check_model(config, parts["task"], parts["model"])
     check_budget(config, parts["task"], parts["model"], strategy)
     if not _claim(config, folder):
         return folder
