@@ -40,7 +40,7 @@ class Ladder:
     seen: lines that follow a misstep say so; otherwise the climber goes on as if nothing had happened.
     """
 
-    rungs: int = 16
+    rungs: int = 14
     kinds: int = 8
     seen: bool = True
     problems: int = 10_000
