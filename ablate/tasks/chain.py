@@ -148,13 +148,18 @@ class Chain:
     ) -> Iterator[tuple[Problem, str]]:
         """`count` training chains, each link answered like a demonstration of Countdown.
 
-        `longest` bounds the tokens of a link as if it stood alone.
+        Every chain has a demonstrator of its own, whose persistence is uniform around the given mean: chains
+        differ in length, and what is learned from them holds far beyond the mean. `longest` bounds the tokens
+        of a link as if it stood alone.
         """
-        demonstrator = Demonstrator(skill, persistence, bail, longest)
+        Demonstrator(skill, persistence, bail, longest)  # refuses what is no chance
+        spread = min(persistence, 1.0 - persistence)
         stream = hash64("demonstrations", seed)
         for index in range(count):
             problem = self.problem(stream, "train", index)
             rng = Random(hash64("demonstration", seed, index))
+            own = rng.uniform(persistence - spread, persistence + spread)
+            demonstrator = Demonstrator(skill, own, bail, longest)
             answers = (demonstrator.answer(*terms(part), self.base.ceiling, rng) for part in _parts(problem))
             yield problem, self._join(problem, answers)
 
