@@ -7,8 +7,10 @@ PUCT (Silver et al. 2018, doi:10.1126/science.aar6404):
     argmax_a  Q(a) + c_puct P(a) sqrt(N_parent) / (1 + N(a)),   N_parent = 1 + sum_b N(b),
 
 with Q = V(parent) for an unvisited child. All trees of a batch advance in lockstep, so that one engine call
-serves them all; each may take several leaves at a time, kept apart by virtual losses (Chaslot et al. 2008,
-doi:10.1007/978-3-540-87608-3_6): until its value is known, a visit counts as a lost one.
+serves them all; each may take several leaves at a time. A visit whose value is not known yet counts in N and
+not in Q (Liu et al. 2020, arXiv:1810.11755). Virtual losses, which count it as lost, would spread visits over
+siblings of equal value: few as the visits of a tree in training are, their shares would then exceed the prior
+where it is small, and teach the policy its rarest steps.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Node:
     terminal: bool = False
     value: float | None = None
     visits: int = 0
-    pending: int = 0  # visits on their way, counted as lost
+    pending: int = 0  # visits on their way, whose value is not known yet
     total: float = 0.0
     bias: float = 1.0  # the prior as selection sees it: with noise at the root
     children: list[Node] = field(default_factory=list)
@@ -43,8 +45,8 @@ class Node:
     @property
     def q(self) -> float:
         """Mean backed-up value; the parent's evaluation while unvisited."""
-        if self.visits + self.pending:
-            return self.total / (self.visits + self.pending)
+        if self.visits:
+            return self.total / self.visits
         return self.parent.value or 0.0 if self.parent is not None else 0.0
 
     def select(self, c_puct: float) -> Node:

@@ -1,4 +1,4 @@
-"""The tree: PUCT against an independent one, convergence to the optimum, lockstep, virtual losses."""
+"""The tree: PUCT against an independent one, convergence to the optimum, lockstep, visits on their way."""
 
 import math
 from itertools import product
@@ -99,7 +99,7 @@ def test_lockstep_trees_are_the_trees_one_at_a_time_in_fewer_calls():
 
 
 @pytest.mark.parametrize("parallel", [2, 4, 8])
-def test_virtual_losses_spread_a_tree_over_a_round(parallel):
+def test_visits_on_their_way_spread_a_tree_over_a_round(parallel):
     """Every simulation is counted once, no leaf is evaluated twice, and calls get fewer."""
     calls = []
     (root,) = grow(game(3), 64, 1.0, parallel=parallel, calls=calls)
@@ -109,6 +109,29 @@ def test_virtual_losses_spread_a_tree_over_a_round(parallel):
         assert node.visits == inner + (node.value is not None) if not node.terminal else True
     assert len(calls) < 64 / parallel * 2
     assert max(calls) <= parallel
+
+
+@pytest.mark.parametrize("c_puct", [0.05, 1.0])
+@pytest.mark.parametrize("parallel", [1, 2, 4])
+def test_rare_steps_gain_nothing_where_all_values_are_equal(parallel, c_puct):
+    """Visit shares are targets: on average they must not exceed the prior of a step that was sampled by
+    chance, or the policy learns its own noise. Virtual losses did that."""
+    draw, gains = Random(0), []
+
+    def expand(nodes):
+        for node in nodes:  # token 0 nine times in ten, else one of many
+            tokens = [0 if draw.random() < 0.9 else 1 + int(draw.random() * 50) for _ in range(4)]
+            node.expand([Step((token,), (-1.0,)) for token in tokens], lambda t: len(t.steps) == 5)
+
+    roots = [Node(Trajectory(problem(f"p{i}"))) for i in range(500)]
+    search(roots, 16, lambda nodes: [0.4] * len(nodes), expand, lambda node: node.select(c_puct), parallel)
+    for node in (node for root in roots for node in root.walk()):
+        total = sum(child.visits for child in node.children)
+        if total >= 4 and len(node.children) > 1:
+            rare = [child for child in node.children if child.trajectory.steps[-1].tokens != (0,)]
+            gains += [child.visits / total - child.prior for child in rare]
+    assert len(gains) > 500
+    assert -0.03 < sum(gains) / len(gains) < 0.0
 
 
 def test_equal_steps_are_merged_into_one_child_with_their_share():
