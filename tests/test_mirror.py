@@ -301,7 +301,7 @@ def test_a_dead_server_costs_the_run_nothing(tmp_path, kind):
         f"`python -m ablate.sync {record.folder}` fills it in"
     )
     print(f"{kind}: {1000 * alone:.0f} ms alone, {1000 * beside:.0f} ms beside the mirror")
-    assert beside < 1.5 * alone + 0.02  # a call that blocks would take seconds
+    assert beside < 1.5 * alone + 1.0  # a call that blocks would take two seconds
     assert mirror.cost.cpu_seconds < 2.0
     listener.close()
 
