@@ -19,3 +19,11 @@ def exit_code(work: Callable[[list[str]], int], argv: Sequence[str] | None) -> i
     except KeyboardInterrupt:
         print("ablate: interrupted", file=sys.stderr)
         return 130
+
+
+def refuse_options(words: Sequence[str]) -> None:
+    """Raises UserError for a word with dashes, where there are none but --help."""
+    if unknown := [word for word in words if word.startswith("-")]:
+        raise UserError(
+            f"unknown option {unknown[0]}; keys are written without dashes: {unknown[0].lstrip('-')}"
+        )

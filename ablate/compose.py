@@ -31,11 +31,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablate.config import Config, validate
+from ablate.ledger import UNITS
 from ablate.machine import cores
 from ablate.schema import keys, nearest, one_line, unknown_key
 from ablate.types import UserError
 
-UNITS = ("budget.flops", "budget.tokens", "budget.seconds")
+BUDGETS = tuple(f"budget.{unit}" for unit in UNITS)
 
 
 @dataclass(frozen=True)
@@ -260,13 +261,13 @@ def _prepare(arguments: Sequence[str]) -> list[Override]:
     """Overrides as Hydra should take them; keys and groups that do not exist are refused."""
     known = groups()
     overrides = [_parse(_rewrite(_parse(line, known), known), known) for line in arguments]
-    units = [each for each in overrides if each.key_or_group in UNITS and each.value() is not None]
+    units = [each for each in overrides if each.key_or_group in BUDGETS and each.value() is not None]
     if len({each.key_or_group for each in units}) > 1:
         lines = " and ".join(cast(str, each.input_line) for each in units)
         raise UserError(f"{lines} are both set: a budget has one unit, keep one of them")
     # the unit on the command line replaces the one that the budget's file sets
     named = {each.key_or_group for each in overrides}
-    extra = [f"{unit}=null" for unit in UNITS if units and unit not in named]
+    extra = [f"{unit}=null" for unit in BUDGETS if units and unit not in named]
     return overrides + [_parse(line, known) for line in extra]
 
 

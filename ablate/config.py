@@ -20,6 +20,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ablate.ledger import UNITS
 from ablate.schema import COMPONENT, construct, limited, read
 from ablate.schema import build as build
 from ablate.types import UserError
@@ -164,7 +165,6 @@ NOT_THE_RESULT = (
     *("evaluate.workers", "budget.times"),
 )
 # A value of these may be one per strategy: {guess_check: 6e-4, mcts: 3e-4}
-UNITS = ("flops", "tokens", "seconds")  # of a budget
 BY_STRATEGY = ("learner", "budget", "tuning")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ablate.command import exit_code
+from ablate.command import exit_code, refuse_options
 from ablate.config import Config
 from ablate.plan.gpus import GPUS, find
 from ablate.record import write_json
@@ -62,10 +62,7 @@ def _main(argv: list[str]) -> int:
         return 0
     # every combination of listed values is planned, with -m or without
     words = [word for word in argv if word not in ("-m", "--multirun")]
-    if unknown := [word for word in words if word.startswith("-")]:
-        raise UserError(
-            f"unknown option {unknown[0]}; keys are written without dashes: {unknown[0].lstrip('-')}"
-        )
+    refuse_options(words)
     given = {key: value for key, _, value in (word.partition("=") for word in words) if key in KEYS}
     rest = [word for word in words if word.partition("=")[0] not in KEYS]
     for word in rest:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ablate.command import exit_code
+from ablate.command import exit_code, refuse_options
 from ablate.record import atomic_write, write_json
 from ablate.schema import unknown_key
 from ablate.types import UserError
@@ -44,10 +44,7 @@ def _main(argv: list[str]) -> int:
         print(HELP, end="")
         return 0
     folders = [word for word in argv if "=" not in word]
-    if unknown := [word for word in argv if word.startswith("-")]:
-        raise UserError(
-            f"unknown option {unknown[0]}; keys are written without dashes: {unknown[0].lstrip('-')}"
-        )
+    refuse_options(argv)
     if len(folders) != 1:
         raise UserError(f"one folder of an experiment expected, {len(folders)} given: results/<experiment>")
     given: dict[str, str] = {}
