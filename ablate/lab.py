@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ablate.randomness import hash64
@@ -107,17 +108,20 @@ class Laboratory:
 
     def oracle(self, prefixes: Sequence[Trajectory]) -> list[float]:
         """The task's exact step oracle, free of charge."""
-        texts = self._policy.decode([prefix.completion for prefix in prefixes])
         judge = self._task.oracle  # type: ignore[attr-defined]  # scorers check that the task has one
-        return [judge(prefix.problem, text) for prefix, text in zip(prefixes, texts, strict=True)]
+        return self._judged(prefixes, judge)
 
     def grade(self, trajectories: Sequence[Trajectory]) -> list[float]:
-        """Shares of right parts, else outcomes; see `types.Lab`."""
+        """Scores, else outcomes; see `types.Lab`."""
         score = getattr(self._task, "score", None)
         if score is None:
             return [trajectory.outcome for trajectory in trajectories]
-        texts = self._policy.decode([trajectory.completion for trajectory in trajectories])
-        return [score(t.problem, text) for t, text in zip(trajectories, texts, strict=True)]
+        return self._judged(trajectories, score)
+
+    def parts(self, trajectories: Sequence[Trajectory]) -> list[float]:
+        """Shares of right parts; see `types.Lab`."""
+        judge = self._task.parts  # type: ignore[attr-defined]  # scorers check that the task has them
+        return [fmean(found) for found in self._judged(trajectories, judge)]
 
     def demonstrate(self, problems: Sequence[Problem], n: int) -> list[list[tuple[int, ...]]]:
         """The task's demonstrations of these problems; see `types.Lab`."""
@@ -174,6 +178,10 @@ class Laboratory:
         with self._ledger.judge_as("evaluate"):
             found = verdicts(self._task, problems, completions, self.judge, figures.__setitem__)
         return found, figures
+
+    def _judged(self, prefixes: Sequence[Trajectory], judge: Callable[[Problem, str], Any]) -> list[Any]:
+        texts = self._policy.decode([prefix.completion for prefix in prefixes])
+        return [judge(prefix.problem, text) for prefix, text in zip(prefixes, texts, strict=True)]
 
     def _ended(self, trajectory: Trajectory) -> bool:
         last = next((step.tokens[-1] for step in reversed(trajectory.steps) if step.tokens), None)

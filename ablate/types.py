@@ -120,8 +120,12 @@ class Lab(Protocol):
         ...
 
     def grade(self, trajectories: Sequence[Trajectory]) -> list[float]:
-        """The share of its parts that the verifier finds right in each answer as it stands (`task.score`);
-        where the task has no parts, the outcome."""
+        """What each answer counts for in the comparison, as it stands: its score where the task has one
+        (`task.score`), else its outcome."""
+        ...
+
+    def parts(self, trajectories: Sequence[Trajectory]) -> list[float]:
+        """The share of its parts that the verifier finds right in each answer as it stands (`task.parts`)."""
         ...
 
     def demonstrate(self, problems: Sequence[Problem], n: int) -> list[list[tuple[int, ...]]]:
@@ -227,6 +231,9 @@ class Task(Protocol):
     `metric: str`, the name of it. Evaluation then records the score of every answer as far as the cap lets it
     come, ended or not, and the report compares arms by its mean instead of by the share of solved answers
     (pass@1).
+
+    A task whose verifier judges part by part may have `parts(problem, completion) -> list[bool]`, which of an
+    answer's parts are right as it stands, ended or not: what `scorer=verified` pays for.
     """
 
     name: str

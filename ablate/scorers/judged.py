@@ -86,7 +86,7 @@ class Judged:
     def __getattr__(self, name: str) -> Any:
         """What tasks may have beside their protocol (vocabulary, demonstrations, correction, ...): the
         base's."""
-        if name.startswith("__") or name in ("base", "judge", "verify_all", "oracle", "score"):
+        if name.startswith("__") or name in ("base", "judge", "verify_all", "oracle", "score", "parts"):
             raise AttributeError(name)
         return getattr(self.base, name)
 

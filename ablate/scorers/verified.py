@@ -16,11 +16,11 @@ from ablate.types import Lab, Task, Trajectory, UserError
 
 @dataclass
 class Verified:
-    """`task.score` of every prefix."""
+    """The share of right parts (`task.parts`) in every prefix."""
 
     def check(self, task: Task) -> None:
         """Raises UserError if the task's verifier has no parts to judge."""
-        if not hasattr(task, "score"):
+        if not hasattr(task, "parts"):
             raise UserError(
                 f"scorer=verified needs a task whose verifier judges parts, and task={task.name} has none; "
                 "nearest: task=chain, scorer=monte_carlo"
@@ -28,8 +28,8 @@ class Verified:
 
     def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
         """One value per prefix; nothing is charged."""
-        return lab.grade(prefixes)
+        return lab.parts(prefixes)
 
     def ends(self, answers: Sequence[Trajectory], lab: Lab) -> list[float]:
         """The same of finished answers."""
-        return lab.grade(answers)
+        return lab.parts(answers)

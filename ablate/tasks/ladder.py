@@ -1,6 +1,6 @@
 """A ladder: a secret of its own for every rung, and a fall that is easier to see than to avoid.
 
-A control for search. The prompt names a rung for every height. Each step takes the left or the right half of
+A control for search and for credit per step. The prompt names a rung for every height. Each step takes the left or the right half of
 the next one, and one of them holds: a fixed secret of every kind of rung at every height. A climb is right if
 every rung held. After a misstep the climber notices that they fell, and can do no more::
 
@@ -100,6 +100,12 @@ class Ladder:
         """Did every rung hold? Never raises on any text."""
         lines, unfinished = read_lines(completion)
         return not unfinished and lines == [[word] for word in problem.answer["holds"]]
+
+    def parts(self, problem: Problem, completion: str) -> list[bool]:
+        """Which rungs held before the first misstep, in complete lines."""
+        lines, _ = read_lines(completion)
+        held = self._held(problem, lines)
+        return [height < held for height in range(self.rungs)]
 
     def answer(self, problem: Problem, completion: str) -> str:
         """What majority votes are counted over: the whole climb."""

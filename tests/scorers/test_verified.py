@@ -17,6 +17,7 @@ from ablate.scorers.steps import step_values
 from ablate.scorers.verified import Verified
 from ablate.tasks.chain import Chain
 from ablate.tasks.countdown import Countdown
+from ablate.tasks.ladder import Ladder
 from ablate.types import Step, Trajectory, UserError
 from strategies.guess_check import Outcome
 from strategies.process_rewards import Process
@@ -114,7 +115,7 @@ def test_a_truncated_answer_keeps_what_it_has_closed(lab):
     lab.cap = len(tokens)
     (cut,) = lab.verify([replace(cut, steps=(Step(tokens, (-0.7,) * len(tokens)),))])
     assert lab.truncated(cut) and not cut.solved
-    assert lab.grade([cut]) == pytest.approx([2 / 3])
+    assert lab.grade([cut]) == lab.parts([cut]) == pytest.approx([2 / 3])
 
 
 def test_a_task_without_parts_is_refused_and_graded_by_its_outcome(policy):
@@ -126,3 +127,16 @@ def test_a_task_without_parts_is_refused_and_graded_by_its_outcome(policy):
     tokens = (*lab.encode(BASE.solutions(problem, 1)[0]), policy.eos)
     answers = [Trajectory(problem, (Step(tokens[i:], None),)) for i in (0, 1)]
     assert lab.grade(lab.verify(answers)) == [1.0, 0.0]
+
+
+def test_a_ladder_is_paid_by_the_rung_and_compared_by_the_climb():
+    """Parts without a score: finer credit, and the outcome still is what arms are compared by."""
+    ladder = Ladder(rungs=4, kinds=6, problems=400)
+    lab = laboratory(tiny_policy(vocabulary=ladder.vocabulary()), ladder)
+    problem = lab.problem(ladder.problem(0, "train", 0))
+    words = [*problem.answer["holds"][:2], problem.answer["slips"][2], "fell"]
+    tokens = (*lab.encode("".join(f"{word} \n " for word in words)), lab._policy.eos)
+    (fall,) = map(lab.split, lab.verify([Trajectory(problem, (Step(tokens, (-0.7,) * len(tokens)),))]))
+    assert step_values([fall], Verified(), lab)[0] == pytest.approx([0.0, 0.25, 0.5, 0.5, 0.5])
+    assert step_values([fall], Oracle(), lab)[0] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert lab.grade([fall]) == [0.0]

@@ -43,6 +43,7 @@ def test_the_one_right_answer_verifies_and_every_damage_is_found():
             assert not TASK.verify(problem, slip)
             assert TASK.oracle(problem, slip) == 0.0
             assert TASK.behaviours(problem, slip)["held"] == held
+            assert TASK.parts(problem, slip) == [True] * held + [False] * (TASK.rungs - held)
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join), st.integers(0, 39))
@@ -53,6 +54,7 @@ def test_any_text_is_judged_and_only_the_right_answer_is_right(text, index):
     assert 0 <= counts["illegal_steps"] <= counts["steps"] == text.split(" ").count("\n")
     assert counts["held"] + counts["illegal_steps"] <= counts["steps"]
     assert TASK.oracle(problem, text) == float(counts["held"] == counts["steps"])
+    assert sum(TASK.parts(problem, text)) == counts["held"]
 
 
 def test_a_fall_is_followed_by_lines_that_say_so():
