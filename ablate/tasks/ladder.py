@@ -1,8 +1,9 @@
 """A ladder: a secret of its own for every rung, and a fall that is easier to see than to avoid.
 
-A control for search and for credit per step. The prompt names a rung for every height. Each step takes the left or the right half of
-the next one, and one of them holds: a fixed secret of every kind of rung at every height. A climb is right if
-every rung held. After a misstep the climber notices that they fell, and can do no more::
+A control for search and for credit per step. The prompt names a rung for every height. Each step takes the
+left or the right half of the next one, and one of them holds: a fixed secret of every kind of rung at every
+height. A climb is right if every rung held. After a misstep the climber notices that they fell, and can do no
+more::
 
     1c 2f 3a 4d :       prompt
     1c-left             answer
