@@ -48,10 +48,16 @@ class Run:
     summary: dict[str, Any]
     milestones: list[dict[str, Any]]  # rows of evaluations.jsonl
     problems: Problems
+    label: str = ""  # what tells it from other runs of its strategy, where these are compared
     _outcomes: dict[int, np.ndarray | None] = field(default_factory=dict)
 
     @property
     def arm(self) -> str:
+        """The strategy's name, or what runs of one strategy are told apart by."""
+        return self.label or self.strategy
+
+    @property
+    def strategy(self) -> str:
         """The strategy's name."""
         return str(self.config["strategy"]["name"])
 
