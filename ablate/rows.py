@@ -82,8 +82,9 @@ def rows_of(groups: Sequence[Group]) -> list[Row]:
 
 
 def penalised(rows: Sequence[Row], reference: Sequence[Sequence[float]], coefficient: float) -> list[Row]:
-    """The rows with a penalty of coefficient x (log p_policy - log p_reference) on every token that the policy
-    sampled. reference: log-probabilities of the completions' tokens by the policy as it was at the start.
+    """The rows with a penalty of coefficient x (log p_policy - log p_reference) on every token that the
+    policy sampled. reference: log-probabilities of the completions' tokens by the policy as it was at the
+    start.
 
     In expectation over the token sampled, the gradient is that of coefficient x KL(policy || reference) of
     the next token's distribution at each place that the answers came by (k1 of Schulman 2020,

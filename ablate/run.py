@@ -93,8 +93,8 @@ def check_problems(config: Config, task: Task) -> None:
     wanted, size = config.learner.distinct_problems, task.size("train")
     if wanted is not None and wanted > size:
         raise UserError(
-            f"learner.distinct_problems={wanted} is more than task={task.name} has to train on: at most {size}, "
-            "or null for all"
+            f"learner.distinct_problems={wanted} is more than task={task.name} has to train on: at most "
+            f"{size}, or null for all"
         )
 
 

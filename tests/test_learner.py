@@ -155,8 +155,9 @@ def test_advantages_are_divided_by_their_running_rms(tmp_path):
 
 
 def test_a_kl_penalty_stands_beside_the_credit_and_is_not_scaled_with_it(tmp_path):
-    """Without credit, the gradient is kl x (log p - log p_start) on the log-likelihood of sampled tokens; with
-    it, the credit's own (divided by its RMS) is added, and no row without credit takes part in that RMS."""
+    """Without credit, the gradient is kl x (log p - log p_start) on the log-likelihood of sampled tokens;
+    with it, the credit's own (divided by its RMS) is added, and no row without credit takes part in that
+    RMS."""
     groups = make_groups(teach=0.7, off_policy=0.0)
 
     def start(rows):  # any other distribution will do

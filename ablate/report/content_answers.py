@@ -1,5 +1,5 @@
-"""What a report says of test-time compute, of length and of long training; a part of `content`, whose schema it
-shares."""
+"""What a report says of test-time compute, of length and of long training; a part of `content`, whose schema
+it shares."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Reading:
     """A mean or a slope. interval: 95 %; None where nothing varies that it could come from. over: what is
-    random in it: "seeds and problems", or "problems", where there is one seed and nothing tells how far another
-    one would be off."""
+    random in it: "seeds and problems"; "problems", where there is one seed and nothing tells how far another
+    one would be off; "seeds", where there is one value per run."""
 
     value: float
     interval: tuple[float, float] | None
@@ -49,8 +49,8 @@ class LengthCurves:
     length; within: by the length relative to the same problem's other answers, accuracies as differences from
     the problem's. Slopes: of being right per doubling of the length; pooled_slope between answers of a seed,
     within_slope between answers of a seed to a problem. left_out: share of a seed's problems with too few
-    answers for that. caps, start: solved within so many tokens, after training and before. beyond: per doubling
-    of the cap from the training cap on, up to `longest`.
+    answers for that. caps, start: solved within so many tokens, after training and before. beyond: per
+    doubling of the cap from the training cap on, up to `longest`.
     """
 
     arm: str
@@ -76,9 +76,9 @@ class LengthCurves:
 class MethodCurve:
     """One method at test time, means over an arm's runs at each setting, the cheapest first.
 
-    oracle: an answer that knows the verdict was chosen: an upper bound. flops, tokens: per problem, everything
-    that the method uses; accuracy_se: over seeds, or over problems if there is one. fit_flops: spent once on
-    its scorer, beside these.
+    oracle: an answer that knows the verdict was chosen: an upper bound. flops, tokens: per problem,
+    everything that the method uses; accuracy_se: over seeds, or over problems if there is one. fit_flops:
+    spent once on its scorer, beside these.
     """
 
     method: str
@@ -108,8 +108,8 @@ class Gain:
 
 @dataclass(frozen=True)
 class Best:
-    """The most accurate method at a budget of FLOPs per problem, oracles apart. multiple: of one plain sample.
-    equal: others that were not shown to be worse (simultaneous 95 % intervals)."""
+    """The most accurate method at a budget of FLOPs per problem, oracles apart. multiple: of one plain
+    sample. equal: others that were not shown to be worse (simultaneous 95 % intervals)."""
 
     stratum: str
     multiple: float
@@ -166,26 +166,16 @@ class Change:
 
 @dataclass(frozen=True)
 class LongArm:
-    """One setting of a long training. best: the share of the budget at which its accuracy was highest before the
-    end, by the mean over runs. accuracy, changes: the last evaluation against the best one before it, which for
-    each seed the others choose (with one seed: for each half of the problems, the other half), so that being
-    chosen does not flatter it; a None where something was not recorded."""
-
-    arm: str
-    kl: float
-    problems: int | None
-    seeds: tuple[int, ...]
-    best: float
-    accuracy: Change
-    changes: tuple[Change, ...]
-    word: str
-
-
-@dataclass(frozen=True)
-class Longer:
-    """Training far past the plateau, by setting. family: arms whose accuracy intervals hold together. effects:
-    (what, reading) of the penalty and of the number of problems on the change in accuracy, where all four
-    settings ran."""
+    """One setting of a long training. best: the share of the budget at which its accuracy was highest before
+    the end, by the mean over runs. accuracy, changes: the last evaluation against the best one before it,
+    which for each seed the others choose (with one seed: for each half of the problems, the other half), so
+    that being chosen does not flatter it; a None where something was not recorded."""One setting of a long training. best: the share of the budget at which its accuracy was highest before
+    the end, by the mean over runs. accuracy, changes: the last evaluation against the best one before it,
+    which for each seed the others choose (with one seed: for each half of the problems, the other half), so
+    that being chosen does not flatter it. entropy: (share of the budget, nats per token) of training batches.
+    word: what the interval of the change in accuracy says."""Training far past the plateau, by setting. family: arms whose accuracy intervals hold together.
+    effects: (what, reading) of the penalty and of the number of problems on the change in accuracy, where all
+    four settings ran."""
 
     arms: tuple[LongArm, ...]
     effects: tuple[tuple[str, Reading], ...]

@@ -3,13 +3,13 @@
 1. pooled: many samples, in buckets by length, the mean accuracy of each against the logarithm of the length.
    Hard problems have long answers and are rarely solved, so this can fall, or rise, where length does nothing
    (Simpson's paradox).
-2. within problems: the same with every problem's (and seed's) mean taken off both, a fixed-effects regression:
-   the linear probability model, whose slope is in points. What is left is no effect either: a chain that
-   succeeds stops.
+2. within problems: the same with every problem's (and seed's) mean taken off both, a fixed-effects
+   regression: the linear probability model, whose slope is in points. What is left is no effect either: a
+   chain that succeeds stops.
 3. the cap: of one long decode, what is solved within b tokens.
 
-Answers that the cap cut off have no length of their own: they are in no bucket and no slope, and their share is
-said. Slopes are per doubling of the length.
+Answers that the cap cut off have no length of their own: they are in no bucket and no slope, and their share
+is said. Slopes are per doubling of the length.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ Answers = dict[str, np.ndarray]  # problem, cluster, tokens, ended, right
 
 
 def lengths(experiment: Experiment, files: TestFiles) -> tuple[LengthCurves, ...]:
-    """Per arm and budget: all three curves from natural samples, where there are some, else the cap's from the
-    runs' own last evaluation, where that was decoded beyond the cap."""
+    """Per arm and budget: all three curves from natural samples, where there are some, else the cap's from
+    the runs' own last evaluation, where that was decoded beyond the cap."""
     natural = {run.folder.name: columns for run, columns in files.natural}
     out = []
     for (arm, times), runs in _by_arm(experiment):
@@ -131,11 +131,14 @@ def _with_start(curves: LengthCurves, before: list[Answers]) -> LengthCurves:
 
 
 def table(answers: Sequence[Answers]) -> tuple[Cells, np.ndarray, np.ndarray, np.ndarray]:
-    """(cells, tokens, ended, right) of all answers of all runs; a problem without a cluster is one of its own."""
+    """(cells, tokens, ended, right) of all answers of all runs; a problem without a cluster is one of its
+    own."""
     names = [each["problem"].astype(str) for each in answers]
     ids, place = np.unique(np.concatenate(names), return_inverse=True)
     given = np.concatenate([each["cluster"].astype(str) for each in answers])
-    clusters = np.empty(len(ids), dtype=given.dtype if given.dtype.itemsize >= ids.dtype.itemsize else ids.dtype)
+    clusters = np.empty(
+        len(ids), dtype=given.dtype if given.dtype.itemsize >= ids.dtype.itemsize else ids.dtype
+    )
     clusters[place] = given
     clusters = np.where(clusters == "", ids, clusters)
     seed = np.repeat(np.arange(len(answers)), [len(each) for each in names])
@@ -212,7 +215,8 @@ def caps_up_to(longest: int, cap: int) -> list[int]:
     """A logarithmic grid of caps that goes through the training cap and the longest."""
     steps = int(np.floor(GRID * np.log2(max(longest, FIRST_CAP) / FIRST_CAP)))
     grid = {round(FIRST_CAP * 2 ** (i / GRID)) for i in range(steps + 1)}
-    return sorted(each for each in grid | {cap, longest} if each <= longest)
+    grid |= {round(cap * 2.0**i) for i in range(-8, 9)} | {longest}
+    return sorted(each for each in grid if min(FIRST_CAP, longest) <= each <= longest)
 
 
 def by_cap(answers: Sequence[Answers], caps: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:

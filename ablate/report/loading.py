@@ -174,8 +174,8 @@ def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
 
 
 def _label(runs: list[Run]) -> None:
-    """Tells runs of one strategy apart by the settings that are compared within it; those of the only strategy
-    are named by these alone."""
+    """Tells runs of one strategy apart by the settings that are compared within it; those of the only
+    strategy are named by these alone."""
     strategies = {run.strategy for run in runs}
     for strategy in strategies:
         own = [run for run in runs if run.strategy == strategy]

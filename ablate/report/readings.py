@@ -1,13 +1,15 @@
 """Means and slopes of one arm with their intervals, from however many seeds there are.
 
 Everything here is a mean over seeds and problems of some values d_sp, or is made one: a statistic whose
-sampling error is, to first order, the sum over answers of an influence f_i (sum_i f_i = 0) has the pseudo-values
+sampling error is, to first order, the sum over answers of an influence f_i (sum_i f_i = 0) has the
+pseudo-values
 
     d_sp = value + S P sum over the answers i of seed s to problem p of f_i,
 
 whose mean is the value and whose variance is the statistic's (the linearisation behind cluster-robust errors,
-Cameron & Miller 2015, J. Human Resources 50). With at least two seeds, seeds and clusters of problems are both
-random, as in `statistics`; with one, clusters alone are: then nothing tells how far another seed would be off.
+Cameron & Miller 2015, J. Human Resources 50). With at least two seeds, seeds and clusters of problems are
+both random, as in `statistics`; with one, clusters alone are: then nothing tells how far another seed would
+be off.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 from ablate.report.content_answers import Reading
 from ablate.report.statistics import critical, estimate
 
-BOTH, PROBLEMS = "seeds and problems", "problems"
+BOTH, PROBLEMS, SEEDS = "seeds and problems", "problems", "seeds"
 
 
 def reading(values: np.ndarray, clusters: np.ndarray, family: int = 1) -> Reading:
@@ -41,8 +43,8 @@ def reading(values: np.ndarray, clusters: np.ndarray, family: int = 1) -> Readin
 
 @dataclass(frozen=True)
 class Cells:
-    """Which answer belongs to which seed and problem: seed (N,) and problem (N,) count from zero; clusters: of
-    the problems (P,)."""
+    """Which answer belongs to which seed and problem: seed (N,) and problem (N,) count from zero; clusters:
+    of the problems (P,)."""
 
     seed: np.ndarray
     problem: np.ndarray

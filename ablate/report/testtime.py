@@ -44,7 +44,8 @@ METHODS = {
     "budget_forcing": "budget forcing",
     "revision": "revision",
 }
-REACH = 1.25  # a column's budget may lie so far beyond what a run spent on it, in FLOPs: it is read at its end
+GUIDES = {**SCORERS, "value": "value head", "verifier": "verifier"}
+REACH = 1.25  # how far from the common budget a run may have ended: it is read there, against a vote there
 STRATA = ("easy", "medium", "hard")
 FEWEST = 30  # problems of a difficulty class, for a statement of its own
 
@@ -53,7 +54,7 @@ def named(kind: Kind) -> str:
     """`beam search, learned`"""
     method, guide = kind
     name = METHODS.get(method, method.replace("_", " "))
-    return name if guide is None else f"{name}, {SCORERS.get(guide, guide)}"
+    return name if guide is None else f"{name}, {GUIDES.get(guide, guide)}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Policies:
 
 
 def _place(kind: Kind) -> tuple[int, int, str]:
-    known, scorers = list(METHODS), list(SCORERS)
+    known, scorers = list(METHODS), list(GUIDES)
     method, guide = kind
     return (
         known.index(method) if method in known else len(known),

@@ -68,9 +68,7 @@ class Answered:
             Setting(**{**vars(each), "solved": each.solved[place], "flops": each.flops[place]})
             for each in self.settings
         )
-        return Answered(
-            self.run, self.set, ids, self.clusters[place], self.strata[place], settings
-        )
+        return Answered(self.run, self.set, ids, self.clusters[place], self.strata[place], settings)
 
 
 @dataclass
@@ -118,8 +116,8 @@ def _check_version(folder: Path) -> None:
     version = read_json(path).get("version")
     if version != VERSION:
         raise UserError(
-            f"{path} is of version {version}, and this report reads version {VERSION}: move {folder} away and "
-            f"run python -m ablate.testtime {folder.parent}"
+            f"{path} is of version {version}, and this report reads version {VERSION}: move {folder} away "
+            f"and run python -m ablate.testtime {folder.parent}"
         )
 
 
@@ -157,7 +155,9 @@ def _answered(path: Path, run: Run, points: list[dict[str, Any]]) -> Iterator[An
     columns = _columns(path, OUTCOMES)
     sets = list(dict.fromkeys(str(point["set"]) for point in points))
     if len(sets) > 1 and "set" not in columns:
-        raise UserError(f"has no column set, and {path.parent.name}/points.jsonl speaks of {' and '.join(sets)}")
+        raise UserError(
+            f"has no column set, and {path.parent.name}/points.jsonl speaks of {' and '.join(sets)}"
+        )
     names = {key: columns[key].astype(str) for key in ("method", "setting", "problem", "cluster", "stratum")}
     guides = np.array([guide if isinstance(guide, str) else "" for guide in columns["guide"]])
     written, place = np.unique(names["setting"], return_inverse=True)

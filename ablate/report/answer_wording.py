@@ -1,0 +1,155 @@
+"""Test time, length and long training in sentences. What lengths go with is never said to be what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ablate.report.content import Report
+from ablate.report.content_answers import ArmAtTest, LengthCurves, LongArm, Overtake, Reading, SetAtTest
+from ablate.report.readings import PROBLEMS
+from ablate.report.wording import NOTHING, amount, bounds, percent, points
+
+NEITHER = (
+    "None of this says what a longer answer would do: hard problems have long answers, and a chain that "
+    "succeeds stops."
+)
+ONE_SEED = "One seed: intervals are over problems only; nothing tells how far another seed would be off."
+SETS = {"heldout": "the held-out problems", "hard": "the hard set"}
+
+
+def arm_name(arm: str, times: float) -> str:
+    """With the budget, where that is not the declared one."""
+    return arm if times == 1 else f"{arm} ({times:g}x budget)"
+
+
+def read(found: Reading | None, scale: float = 100.0) -> str:
+    """`+1.2 [-0.3, +2.7]`: by default a share, in points."""
+    if found is None:
+        return NOTHING
+    if scale == 100.0:
+        return points(found.value) + ("" if found.interval is None else f" {bounds(found.interval)}")
+    value = f"{scale * found.value:+.3g}"
+    if found.interval is None:
+        return value
+    return f"{value} [{scale * found.interval[0]:+.3g}, {scale * found.interval[1]:+.3g}]"
+
+
+def lengths(report: Report) -> list[str]:
+    """What the three curves say, arm by arm."""
+    lines = [line for curves in report.length for line in _length(curves)]
+    if not lines:
+        return []
+    if any(curves.pooled_slope is not None for curves in report.length):
+        lines.append(NEITHER)
+    if any(curves.beyond is not None and curves.beyond.over == PROBLEMS for curves in report.length):
+        lines.append(ONE_SEED)
+    return lines
+
+
+def _length(curves: LengthCurves) -> Iterable[str]:
+    name = arm_name(curves.arm, curves.times)
+    pooled, within = curves.pooled_slope, curves.within_slope
+    if pooled is not None:
+        text = f"{name}: over all problems, answers twice as long are right {_more(pooled)}"
+        if within is None:
+            text += "; too few answers per problem to say the same within one"
+        else:
+            text += f"; among answers to the same problem, {_more(within)}"
+            text += _simpson(pooled, within)
+        yield text + "."
+    if curves.beyond is not None:
+        gain = curves.beyond
+        yield (
+            f"{name}: every doubling of the cap beyond the training cap of {curves.cap} tokens, up to "
+            f"{curves.longest}, goes with {read(gain)} points{_clear(gain)}."
+        )
+
+
+def _more(slope: Reading) -> str:
+    word = "more" if slope.value >= 0 else "less"
+    size = f"{100 * abs(slope.value):.1f} points {word} often"
+    return size if slope.interval is None else f"{size} {bounds(slope.interval)}"
+
+
+def _clear(found: Reading) -> str:
+    if found.interval is None:
+        return ""
+    low, high = found.interval
+    return ": a rise" if low > 0 else ": a fall" if high < 0 else ": no rise and no fall is shown"
+
+
+def _simpson(pooled: Reading, within: Reading) -> str:
+    if pooled.interval is None or within.interval is None:
+        return ""
+    seen = pooled.interval[0] > 0 or pooled.interval[1] < 0
+    if seen and within.interval[0] <= 0 <= within.interval[1]:
+        return " (which problems have long answers may be all that the first of the two shows)"
+    return ""
+
+
+def tested(found: SetAtTest) -> list[str]:
+    """Per arm: the best method with the most compute, and where curves cross."""
+    lines = [line for arm in found.arms for line in _tested(arm)]
+    return [*lines, ONE_SEED] if lines and found.over == PROBLEMS else lines
+
+
+def _tested(arm: ArmAtTest) -> Iterable[str]:
+    name = arm_name(arm.arm, arm.times)
+    overall = [each for each in arm.best if each.stratum == "all"]
+    if overall:
+        last = overall[-1]
+        text = (
+            f"{name}: with {last.multiple:g}x the FLOPs of one plain sample, {last.label} is ahead "
+            f"({percent(last.accuracy)} %)"
+        )
+        if last.equal:
+            text += f"; not shown to be worse: {', '.join(last.equal)}"
+        yield text + "."
+    for each in arm.overtakes:
+        yield f"{name}: {crossing(each)}."
+
+
+def crossing(found: Overtake) -> str:
+    """`beam search, learned gets ahead of the majority vote at 3e8 FLOPs per problem [2e8, 6e8]`"""
+    low, high = found.interval
+    verb = "gets ahead of" if found.gains else "falls behind"
+    text = f"{found.label} {verb} the majority vote at {amount(found.level)} FLOPs per problem"
+    if low is None and high is None:
+        return f"{text} (the two are not told apart on either side)"
+    lower = "below what was run" if low is None else amount(low)
+    upper = "beyond what was run" if high is None else amount(high)
+    return f"{text} [{lower}, {upper}]"
+
+
+def longer(report: Report) -> list[str]:
+    """What became of each setting, no stronger than its interval."""
+    if report.longer is None:
+        return []
+    lines = [_longer(arm) for arm in report.longer.arms]
+    lines += [f"Change in accuracy {what}: {read(found)} points." for what, found in report.longer.effects]
+    if any(arm.accuracy.difference.over == PROBLEMS for arm in report.longer.arms):
+        lines.append(ONE_SEED)
+    return lines
+
+
+def _longer(arm: LongArm) -> str:
+    change = arm.accuracy.difference
+    if change.interval is None:
+        verdict = "one value, no interval: no statement"
+    elif arm.word == "worse":
+        verdict = "it gets worse"
+    elif arm.word == "still better":
+        verdict = "it still gets better"
+    else:
+        verdict = (
+            f"no change is shown, and a fall of more than {100 * -min(change.interval[0], 0.0):.1f} points "
+            "is ruled out"
+        )
+    moved = [
+        f"{each.name} {read(each.difference, 1.0)}"
+        for each in arm.changes
+        if each.difference.interval is not None
+        and (each.difference.interval[0] > 0 or each.difference.interval[1] < 0)
+    ]
+    text = f"{arm.arm}: {verdict}: {read(change)} points from the best evaluation before the end to the last"
+    return text + (f"; with it changed: {', '.join(moved)}." if moved else ".")
