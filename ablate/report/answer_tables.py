@@ -117,7 +117,9 @@ def _points(found: SetAtTest) -> Table:
 
 def overtakes(found: SetAtTest) -> list[str]:
     """Where curves cross, in words."""
-    return [f"{arm_name(arm.arm, arm.times)}: {crossing(each)}" for arm in found.arms for each in arm.overtakes]
+    return [
+        f"{arm_name(arm.arm, arm.times)}: {crossing(each)}" for arm in found.arms for each in arm.overtakes
+    ]
 
 
 def _slopes(report: Report) -> Table:
@@ -178,7 +180,9 @@ def _buckets(report: Report) -> Table:
     for each in report.length:
         for bucket in each.pooled:
             text = f"{bucket.low:.0f} to {bucket.high:.0f} tokens"
-            rows.append((arm_name(each.arm, each.times), text, f"{bucket.samples:,}", _level(bucket.accuracy)))
+            rows.append(
+                (arm_name(each.arm, each.times), text, f"{bucket.samples:,}", _level(bucket.accuracy))
+            )
         for bucket in each.within:
             text = f"{bucket.low:.2g}x to {bucket.high:.2g}x the problem's"
             rows.append((arm_name(each.arm, each.times), text, f"{bucket.samples:,}", read(bucket.accuracy)))
@@ -187,7 +191,9 @@ def _buckets(report: Report) -> Table:
         "(of a seed): points above or below that problem's accuracy. Neighbours with too few answers are "
         "merged; – : still too few.",
     )
-    return Table("buckets", "Accuracy by length", ("arm", "length", "answers", "accuracy"), tuple(rows), notes)
+    return Table(
+        "buckets", "Accuracy by length", ("arm", "length", "answers", "accuracy"), tuple(rows), notes
+    )
 
 
 def _longer(report: Report) -> Table:

@@ -169,13 +169,25 @@ class LongArm:
     """One setting of a long training. best: the share of the budget at which its accuracy was highest before
     the end, by the mean over runs. accuracy, changes: the last evaluation against the best one before it,
     which for each seed the others choose (with one seed: for each half of the problems, the other half), so
-    that being chosen does not flatter it; a None where something was not recorded."""One setting of a long training. best: the share of the budget at which its accuracy was highest before
-    the end, by the mean over runs. accuracy, changes: the last evaluation against the best one before it,
-    which for each seed the others choose (with one seed: for each half of the problems, the other half), so
     that being chosen does not flatter it. entropy: (share of the budget, nats per token) of training batches.
-    word: what the interval of the change in accuracy says."""Training far past the plateau, by setting. family: arms whose accuracy intervals hold together.
-    effects: (what, reading) of the penalty and of the number of problems on the change in accuracy, where all
-    four settings ran."""
+    word: what the interval of the change in accuracy says."""
+
+    arm: str
+    kl: float
+    problems: int | None
+    seeds: tuple[int, ...]
+    best: float
+    accuracy: Change
+    changes: tuple[Change, ...]
+    entropy: tuple[tuple[float, float], ...]
+    word: str
+
+
+@dataclass(frozen=True)
+class Longer:
+    """Training far past the plateau, by setting; accuracy intervals of all arms hold together. effects: (what,
+    reading) of the penalty and of the number of problems on the change in accuracy, where all four settings
+    ran."""
 
     arms: tuple[LongArm, ...]
     effects: tuple[tuple[str, Reading], ...]
