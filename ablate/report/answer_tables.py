@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from ablate.report.answer_wording import arm_name, crossing, read
+from ablate.report.answer_wording import arm_name, read
 from ablate.report.content import Report
 from ablate.report.content_answers import Best, Change, Gain, SetAtTest
 from ablate.report.wording import NOTHING, Table, amount, percent
@@ -42,9 +42,9 @@ def _crossed(found: SetAtTest) -> Table:
         rows.append((label + star, NOTHING if level is None else amount(level), *cells))
     head = ("method", "FLOPs per problem", *(arm_name(arm.arm, arm.times) for arm in found.arms))
     notes = [
-        "Accuracy (%) at the largest budget that all arms reach with the method and with a majority vote, and "
-        "in brackets the difference in points to the same policy's majority vote at the same FLOPs: paired by "
-        "problem, 95 % each for itself."
+        "Accuracy (%) at the largest budget that all arms reach with the method and with a majority vote, "
+        "and in brackets the difference in points to the same policy's majority vote at the same FLOPs: "
+        "paired by problem, 95 % each for itself."
     ]
     if any(gain.oracle for arm in found.arms for gain in arm.gains):
         notes.append("* an oracle: it is told which answers or steps are right; an upper bound.")
@@ -115,13 +115,6 @@ def _points(found: SetAtTest) -> Table:
     return Table(_key("points", found), title, (*head, "fitting (FLOPs)"), tuple(rows), notes)
 
 
-def overtakes(found: SetAtTest) -> list[str]:
-    """Where curves cross, in words."""
-    return [
-        f"{arm_name(arm.arm, arm.times)}: {crossing(each)}" for arm in found.arms for each in arm.overtakes
-    ]
-
-
 def _slopes(report: Report) -> Table:
     rows = tuple(
         (
@@ -137,13 +130,13 @@ def _slopes(report: Report) -> Table:
         )
         for each in report.length
     )
-    head = ("arm", "answers from", "seeds", "answers", "cut off (%)", "pooled", "within problems")
+    head: tuple[str, ...] = ("arm", "answers from", "seeds", "answers", "cut off (%)", "pooled")
     notes = (
         "Points per doubling of the length (pooled, within problems) or of the cap, with 95 % intervals. Cut "
         "off answers are in no slope. Left out: problems with too few answers of a seed for a slope within "
         "them.",
     )
-    head = (*head, "left out (%)", "cap, beyond training's")
+    head = (*head, "within problems", "left out (%)", "cap, beyond training's")
     return Table("slopes", "Length and accuracy: slopes", head, rows, notes)
 
 

@@ -35,8 +35,10 @@ def read(found: Reading | None, scale: float = 100.0) -> str:
 
 
 def lengths(report: Report) -> list[str]:
-    """What the three curves say, arm by arm."""
-    lines = [line for curves in report.length for line in _length(curves)]
+    """What the three curves say of the base; where it has none, of each arm. The table has the others."""
+    base = {arm.name for arm in report.arms if arm.role == "base"}
+    said = [each for each in report.length if each.arm in base] or list(report.length)
+    lines = [line for curves in said for line in _length(curves)]
     if not lines:
         return []
     if any(curves.pooled_slope is not None for curves in report.length):
@@ -106,19 +108,21 @@ def _tested(arm: ArmAtTest) -> Iterable[str]:
             text += f"; not shown to be worse: {', '.join(last.equal)}"
         yield text + "."
     for each in arm.overtakes:
-        yield f"{name}: {crossing(each)}."
+        if shown(each):
+            yield f"{name}: {crossing(each)}."
+
+
+def shown(found: Overtake) -> bool:
+    """Are the two told apart on both sides? Curves that lie close cross many times by chance."""
+    return None not in found.interval
 
 
 def crossing(found: Overtake) -> str:
     """`beam search, learned gets ahead of the majority vote at 3e8 FLOPs per problem [2e8, 6e8]`"""
-    low, high = found.interval
+    low, high = (NOTHING if bound is None else amount(bound) for bound in found.interval)
     verb = "gets ahead of" if found.gains else "falls behind"
     text = f"{found.label} {verb} the majority vote at {amount(found.level)} FLOPs per problem"
-    if low is None and high is None:
-        return f"{text} (the two are not told apart on either side)"
-    lower = "below what was run" if low is None else amount(low)
-    upper = "beyond what was run" if high is None else amount(high)
-    return f"{text} [{lower}, {upper}]"
+    return f"{text} [{low}, {high}]"
 
 
 def longer(report: Report) -> list[str]:

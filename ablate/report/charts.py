@@ -77,7 +77,7 @@ def curves(
     low, high = axes.get_ylim()
     axes.set_ylim(max(0.0, low - 0.04 * (high - low)) if low >= 0 else 0.0, high)
     grid(axes, "y")
-    _name(axes, height, names, ends, [colours[arm.name] for arm in arms])
+    name_ends(axes, height, names, ends, [colours[arm.name] for arm in arms])
     return figure
 
 
@@ -208,7 +208,7 @@ def budgets(report: Report, claims: Sequence[Claim], colours: dict[str, str]) ->
     axes.set_ylabel(f"difference in {short(report.metric)} (points)", fontsize=SMALL, color=colour("muted"))
     axes.yaxis.set_major_locator(round_ticks())
     grid(axes, "y")
-    _name(axes, height, names, last, [colours.get(claim.suspect, "ink") for claim in claims])
+    name_ends(axes, height, names, last, [colours.get(claim.suspect, "ink") for claim in claims])
     return figure
 
 
@@ -220,7 +220,7 @@ def panels(
     from matplotlib.ticker import MaxNLocator, NullLocator
 
     rows = -(-len(shown) // 2)
-    keys = _keys([short(arm.name) for arm in arms])
+    keys = key_places([short(arm.name) for arm in arms])
     tall, gap, top = 1.15, 0.62, 0.34 + LINE * (1 + keys[-1][1])
     height = top + rows * (tall + gap)
     figure, spare = canvas(height)
@@ -256,7 +256,7 @@ def panels(
     return figure
 
 
-def _keys(names: Sequence[str]) -> list[tuple[float, int]]:
+def key_places(names: Sequence[str]) -> list[tuple[float, int]]:
     """Places of a key's entries: (share of the width, line)."""
     out, x, line = [], 0.03, 0
     for name in names:
@@ -303,7 +303,7 @@ def stacked(arms: Sequence[Arm]) -> Any:
     return figure
 
 
-def _name(axes: Any, height: float, names: list[str], ends: list[float], inks: list[str]) -> None:
+def name_ends(axes: Any, height: float, names: list[str], ends: list[float], inks: list[str]) -> None:
     """Names of lines right of their ends, not on top of each other."""
     low, high = axes.get_ylim()
     places = apart(ends, LINE * (high - low) / (axes.get_position().height * height), low, high)

@@ -185,9 +185,9 @@ class LongArm:
 
 @dataclass(frozen=True)
 class Longer:
-    """Training far past the plateau, by setting; accuracy intervals of all arms hold together. effects: (what,
-    reading) of the penalty and of the number of problems on the change in accuracy, where all four settings
-    ran."""
+    """Training far past the plateau, by setting; accuracy intervals of all arms hold together. effects:
+    (what, reading) of the penalty and of the number of problems on the change in accuracy, where all four
+    settings ran."""
 
     arms: tuple[LongArm, ...]
     effects: tuple[tuple[str, Reading], ...]

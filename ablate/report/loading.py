@@ -18,6 +18,7 @@ from ablate.report.runs import COLUMNS, NEAR, Experiment, Problems, Run
 from ablate.schema import nearest
 from ablate.types import UserError
 
+TESTTIME = "testtime"  # beside the runs: what `python -m ablate.testtime` leaves
 # these must be equal in all runs ...
 REFUSED = ("task", "model", "sampling", "evaluate", "budget.unit")
 # ... and of these a difference is named
@@ -84,6 +85,8 @@ def _candidates(folder: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
+    if folder.name == TESTTIME:  # of all runs
+        return False
     names = ("config.yaml", "meta.json", "steps.jsonl", "summary.json", "failure.json")
     return any((folder / name).exists() for name in names)
 

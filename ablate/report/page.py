@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from ablate.report import answer_wording
 from ablate.report.content import Claim, Report
 from ablate.report.drawing import style
 from ablate.report.figures import Figure, palette
@@ -37,6 +38,8 @@ QUESTION = (
 )
 
 
+TESTED = ("traintest", "cheapest")  # tables with a section of their own, as are those of ...
+PLACED = ("design", "ladder", *TESTED)
 WORDS, LONG = (
     ' class="words"',
     ' class="words long"',
@@ -92,6 +95,7 @@ def _sections(
     rungs = "".join(_table(table) for table in shown if table.key == "ladder")
     yield "design", "The design", _design(report) + differed
     yield "accuracy", "Accuracy against training compute", drawn("accuracy", "accuracy", "milestones")
+    yield "essay", "The essay's two plots", drawn("essay", "milestones", "points")
     yield "effects", "What each suspect adds", drawn("effects", "claims", "certainty")
     yield "budgets", "At other budgets", _text(_slopes(report)) + drawn("budgets", "budgets")
     yield "factorial", "The factorial", drawn("factorial", "factorial")
@@ -99,11 +103,19 @@ def _sections(
     yield "controls", "Controls", checked
     yield "compute", "Where the compute went", drawn("compute", "compute")
     yield "length", "Length and behaviour over training", drawn("length", "conduct", "metrics")
+    changed = _text(answer_wording.longer(report)) + drawn("longer", "longer")
+    yield "longer", "Longer training", changed
+    long = _text(answer_wording.lengths(report)) + drawn("natural", "slopes", "caps", "buckets")
+    yield "natural", "Length and accuracy", long
+    tested = _text([line for each in report.testtime for line in answer_wording.tested(each)])
+    yield "testtime", "Test-time compute", tested + drawn("testtime", "points", "points-hard")
+    crossed = "".join(_table(table) for table in shown if table.key.startswith(TESTED))
+    yield "traintest", "Train x test", drawn("traintest") + crossed
     yield "ladder", "The oracle ladder", drawn("ladder") + rungs
     yield "difficulty", "By difficulty", drawn("difficulty", "difficulty")
     yield "accounts", "By other accounts", drawn("accounts", "accounts")
     yield "apart", "Outside the ranking", _text(apart(report)) + drawn("apart", "accuracy")
-    rest = "".join(_table(table) for table in shown if table.key not in ("design", "ladder"))
+    rest = "".join(_table(table) for table in shown if not table.key.startswith(PLACED))
     yield "numbers", "Every number", rest
     yield "notes", "Notes", _notes(report)
     yield "reproduce", "How to reproduce it", _reproduce(report)

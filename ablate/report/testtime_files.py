@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from ablate.record import read_json, read_jsonl
+from ablate.report.loading import TESTTIME as FOLDER
 from ablate.report.runs import Experiment, Run
 from ablate.types import UserError
 
 VERSION = 1
-FOLDER = "testtime"
 SETS = ("heldout", "hard")
 NEEDED = ("run", "method", "guide", "setting", "oracle", "set", "accuracy", "tokens", "flops", "fit_flops")
 OUTCOMES = ("method", "guide", "setting", "problem", "cluster", "stratum", "solved", "flops")
