@@ -142,7 +142,8 @@ def methods(arm: ArmAtTest) -> Any:
     for guide in sorted(guides, key=_guide_place):
         name = "no guide" if guide is None else GUIDES.get(guide, guide)
         dash = ORACLE_DASH if guide in oracles else "-"
-        key.append((name + (" (oracle)" if guide in oracles else ""), _ink(guide), dash))
+        told = " (an oracle)" if guide in oracles and name != "oracle" else ""
+        key.append((name + told, _ink(guide), dash))
     keys = key_places([short(name) for name, _, _ in key])
     rows = -(-len(groups) // 2)
     tall, gap, top = 1.2, 0.6, 0.36 + LINE * (1 + keys[-1][1])
@@ -226,7 +227,7 @@ def gains(arms: Sequence[tuple[str, str, Sequence[Gain]]], margin: float) -> Any
         oracle = rows[0][1].oracle
         y += head
         axes.annotate(
-            short(label + (" (oracle)" if oracle else ""), 50),
+            short(label + (" (an oracle)" if oracle and "oracle" not in label else ""), 50),
             (0, y - 0.1),
             xycoords=axes.get_yaxis_transform(),
             size=SMALL,

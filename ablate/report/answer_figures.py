@@ -18,7 +18,7 @@ from ablate.report.wording import UNITS
 
 Bounds = tuple[float, float] | None
 Plan = tuple[str, str, str, Any]
-INTERVALS = "Bars: 95 % intervals."
+INTERVALS, BANDS = "Bars: 95 % intervals.", "Bands: 95 % intervals."
 BEFORE: dict[str, Any] = {"name": "before training", "colour": "muted", "style": DOTTED}
 
 
@@ -131,9 +131,7 @@ def _lengths(report: Report, colours: Mapping[str, str]) -> Iterable[Plan]:
         caps = [_capped(each, each.caps, colours) for each in report.length]
         if start := _start(report):
             caps.append(replace(_capped(start, start.start, {}), **BEFORE))
-        text = (
-            f"{'3, the' if pooled else 'The'} cap: one long decode, solved within so many tokens. {INTERVALS}"
-        )
+        text = f"{'3, the' if pooled else 'The'} cap: one long decode, solved within so many tokens. {BANDS}"
         if start:
             text += " Dotted: before training."
         mark = report.cap, "training cap"
@@ -169,6 +167,7 @@ def _capped(each: LengthCurves, points: Sequence[CapPoint], colours: Mapping[str
         [point.tokens for point in points],
         [100 * point.accuracy.value for point in points],
         [_scaled(point.accuracy) for point in points],
+        band=True,
     )
 
 

@@ -13,8 +13,23 @@ NEITHER = (
     "None of this says what a longer answer would do: hard problems have long answers, and a chain that "
     "succeeds stops."
 )
+QUESTION = (
+    "What does each suspect add to reinforcement learning on verified answers (guess + check) when all "
+    "are given the same compute? One model, one verifier, one learner, one budget; only the strategy changes."
+)
+AGAIN = (
+    "What becomes of reinforcement learning on verified answers when training goes on far past the plateau? "
+    "Does it get worse, and do a penalty on the divergence from the start and the number of problems decide?"
+)
 ONE_SEED = "One seed: intervals are over problems only; nothing tells how far another seed would be off."
 SETS = {"heldout": "the held-out problems", "hard": "the hard set"}
+
+
+def asked(report: Report) -> tuple[str, str]:
+    """(the page's title, what was asked)."""
+    if report.longer is not None and not report.claims:
+        return "Does it just run longer?", AGAIN
+    return "Is it needed?", QUESTION
 
 
 def arm_name(arm: str, times: float) -> str:
@@ -125,18 +140,18 @@ def crossing(found: Overtake) -> str:
     return f"{text} [{low}, {high}]"
 
 
-def longer(report: Report) -> list[str]:
-    """What became of each setting, no stronger than its interval."""
+def longer(report: Report, brief: bool = False) -> list[str]:
+    """What became of each setting, no stronger than its interval. brief: of its accuracy alone."""
     if report.longer is None:
         return []
-    lines = [_longer(arm) for arm in report.longer.arms]
+    lines = [_longer(arm, brief) for arm in report.longer.arms]
     lines += [f"Change in accuracy {what}: {read(found)} points." for what, found in report.longer.effects]
     if any(arm.accuracy.difference.over == PROBLEMS for arm in report.longer.arms):
         lines.append(ONE_SEED)
     return lines
 
 
-def _longer(arm: LongArm) -> str:
+def _longer(arm: LongArm, brief: bool) -> str:
     change = arm.accuracy.difference
     if change.interval is None:
         verdict = "one value, no interval: no statement"
@@ -146,13 +161,14 @@ def _longer(arm: LongArm) -> str:
         verdict = "it still gets better"
     else:
         verdict = (
-            f"no change is shown, and a fall of more than {100 * -min(change.interval[0], 0.0):.1f} points "
-            "is ruled out"
+            "no change is shown, and the interval excludes a fall of more than "
+            f"{-100 * change.interval[0]:.1f} points"
         )
     moved = [
         f"{each.name} {read(each.difference, 1.0)}"
         for each in arm.changes
-        if each.difference.interval is not None
+        if not brief
+        and each.difference.interval is not None
         and (each.difference.interval[0] > 0 or each.difference.interval[1] < 0)
     ]
     text = f"{arm.arm}: {verdict}: {read(change)} points from the best evaluation before the end to the last"

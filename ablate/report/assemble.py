@@ -44,7 +44,8 @@ def assemble(experiment: Experiment, margin: float, controls: Sequence[Control] 
             factorial = replace(factorial, main=main, simple=simple)
     claimed = {claim.weights: claim.effect for claim in claims}
     arms = [summed_up(experiment, name, role, effects, claimed) for name, role in roles.items()]
-    arms.sort(key=lambda arm: (ORDER.index(arm.role), arm.name))
+    place = {name: i for i, name in enumerate(experiment.arms)}
+    arms.sort(key=lambda arm: (ORDER.index(arm.role), place[arm.name]))
     first = experiment.runs[0]
     written, unrecorded = commands(experiment.runs)
     files = read(experiment)

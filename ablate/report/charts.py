@@ -14,6 +14,7 @@ PURPOSES = ("update", "rollout", "label", "score", "judge", "auxiliary_update")
 ACCURACY = "accuracy"  # in place of a held-out figure's name: what arms are compared by
 VISIBLE = 0.002  # of a bar
 WIDEST = 3.0  # times the largest effect: intervals of very few seeds go on beyond the frame
+MOST_TICKS = 5  # beside the start
 LINE = 0.17  # inches from one line of text to the next
 CHARACTER = 0.073  # inches, of small text
 
@@ -98,6 +99,7 @@ def _compute_axis(axes: Any, first: float, shown: Iterable[Curve], unit: str) ->
     for tick in ticks:  # milestones of runs lie close together: one tick for those
         if not kept or tick > 1.5 * kept[-1]:
             kept.append(tick)
+    kept = kept[::-1][:: -(-len(kept) // MOST_TICKS) or 1][::-1]
     axes.set_xticks([first, *kept], ["start", *(amount(tick) for tick in kept)])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(first * 0.9, 1.04 * max(curve.budget[-1] for curve in shown))

@@ -32,12 +32,6 @@ from ablate.report.wording import (
     unrecorded,
 )
 
-QUESTION = (
-    "What does each suspect add to reinforcement learning on verified answers (guess + check) when all "
-    "are given the same compute? One model, one verifier, one learner, one budget; only the strategy changes."
-)
-
-
 TESTED = ("traintest", "cheapest")  # tables with a section of their own, as are those of ...
 PLACED = ("design", "ladder", *TESTED)
 WORDS, LONG = (
@@ -54,21 +48,22 @@ def to_html(report: Report, figures: Sequence[Figure]) -> str:
     body = "\n".join(
         f'<section id="{key}">\n<h2>{title}</h2>\n{content}\n</section>' for key, title, content in parts
     )
+    title, question = answer_wording.asked(report)
     css = style() + Path(__file__).with_name("page.css").read_text()
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(report.experiment)}: is it needed?</title>
+<title>{escape(report.experiment)}: {title[0].lower()}{title[1:]}</title>
 <style>
 {css}</style>
 </head>
 <body>
 <header>
 <p class="kicker">ablate · {escape(report.experiment)}</p>
-<h1>Is it needed?</h1>
-<p>{QUESTION}</p>
+<h1>{title}</h1>
+<p>{question}</p>
 {_verdicts(report)}
 <nav>{links}</nav>
 </header>
@@ -123,7 +118,7 @@ def _sections(
 
 def _verdicts(report: Report) -> str:
     if not report.claims:
-        return f"<p>{NO_VERDICT}</p>"
+        return _text(answer_wording.longer(report, brief=True)) or f"<p>{NO_VERDICT}</p>"
     colours = palette(report)
     items = "\n".join(_verdict(claim, report, colours[claim.suspect]) for claim in report.claims)
     decided = any(claim.effect and claim.effect.interval for claim in report.claims)

@@ -10,8 +10,8 @@ from synthetic_results import CLUSTERS, PROBLEMS, STRATA
 from ablate.record import write_json
 
 ONE = 2e7  # FLOPs of one plain sample
-# (method, guide, oracle, FLOPs of its cheapest setting in plain samples, settings, gain over the vote, growth of
-# the gain per doubling)
+# (method, guide, oracle, FLOPs of its cheapest setting in plain samples, settings, gain over the vote, growth
+# of the gain per doubling)
 METHODS = [
     ("majority", None, False, 1, 7, 0.0, 0.0),
     ("best_of_n", "oracle", True, 1, 7, 0.02, 0.05),
