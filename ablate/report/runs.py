@@ -180,7 +180,7 @@ class Experiment:
 
     @property
     def arms(self) -> list[str]:
-        """Names of all arms that ran with the declared budget or beyond it; settings of a strategy in order."""
+        """Names of all arms that ran to the declared budget or beyond; settings of a strategy in order."""
 
         def place(run: Run) -> tuple[str, tuple[float, float], str]:
             return (run.strategy if run.label else run.arm), run.setting, run.arm

@@ -28,7 +28,7 @@ def clear(found):
 def test_where_length_does_nothing_the_pooled_slope_misleads_and_the_one_within_problems_does_not(seeds):
     """Simpson's paradox: hard problems have long answers and are rarely solved."""
     found = [slopes(draw, seeds) for draw in range(300)]
-    assert np.mean([clear(pooled) and pooled.value < -0.1 for pooled, _ in found]) > 0.95
+    assert np.mean([clear(pooled) and pooled.value < 0 for pooled, _ in found]) > 0.95
     wrong = np.mean([clear(within) for _, within in found])
     assert 0.015 < wrong < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
     assert abs(np.mean([within.value for _, within in found])) < 0.005
@@ -37,8 +37,8 @@ def test_where_length_does_nothing_the_pooled_slope_misleads_and_the_one_within_
 
 def test_where_length_matters_both_see_it_and_the_size_is_right():
     found = [slopes(draw, confounded=0.0, effect=0.15) for draw in range(60)]
-    assert all(clear(pooled) and clear(within) for pooled, within in found)
     for pair in zip(*found, strict=True):
+        assert np.mean([clear(each) for each in pair]) > 0.9
         assert np.mean([each.value for each in pair]) == pytest.approx(0.15, abs=0.01)
     hidden = [slopes(draw, confounded=0.25, effect=0.15) for draw in range(60)]
     assert np.mean([within.value for _, within in hidden]) == pytest.approx(0.15, abs=0.01)
