@@ -164,7 +164,7 @@ def methods(arm: ArmAtTest) -> Any:
             values = [100 * value for value in curve.accuracy]
             dash = ORACLE_DASH if curve.oracle else "-"
             mark = "D" if curve.oracle else "o"
-            axes.plot(curve.flops, values, color=ink, lw=1.3, ls=dash, marker=mark, ms=2.6, mec="none")
+            axes.plot(curve.flops, values, color=ink, lw=1.3, ls=dash, marker=mark, ms=2.4, mec=ink, mew=0.3)
         axes.set_xlim(low / 1.25, high * 1.25)
         margin = 5 * max(up - bottom, 0.02)
         axes.set_ylim(max(0.0, 100 * bottom - margin), min(100.0, 100 * up + margin))

@@ -34,9 +34,9 @@ def _tested(report: Report, found: SetAtTest, colours: Mapping[str, str]) -> Ite
     hard = "" if found.set == "heldout" else f"-{found.set}"
     where = SETS[found.set]
     voting = [arm for arm in found.arms if any((c.method, c.guide) == BASELINE for c in arm.curves)]
-    if voting and not hard:
-        names = {arm.arm for arm in voting}
-        trained = [arm for arm in report.arms if arm.name in names]
+    names = {arm.arm for arm in voting}
+    trained = [arm for arm in report.arms if arm.name in names]
+    if trained and not hard:
         text = "Train-time compute: held-out accuracy as training goes on, one plain sample per problem."
         label = f"{report.metric} (%)"
         draw = partial(curves, report, trained, ACCURACY, label, colours=dict(colours))
