@@ -16,6 +16,7 @@ from ablate.report.statistics import Estimate
 from ablate.report.testtime import BASELINE
 from ablate.report.wording import UNITS
 
+SHOWN = ("base", "variant", "suspect", "combination")  # roles of arms in the figures of length
 Bounds = tuple[float, float] | None
 Plan = tuple[str, str, str, Any]
 INTERVALS, BANDS = "Bars: 95 % intervals.", "Bands: 95 % intervals."
@@ -93,7 +94,9 @@ def _vote(arm: ArmAtTest, colours: Mapping[str, str]) -> Line:
 
 
 def _lengths(report: Report, colours: Mapping[str, str]) -> Iterable[Plan]:
-    natural = [each for each in report.length if each.pooled]
+    ranked = {arm.name for arm in report.arms if arm.role in SHOWN}
+    shown = [each for each in report.length if each.arm in ranked] or list(report.length)
+    natural = [each for each in shown if each.pooled]
     pooled = [line for each in natural if (line := _bucketed(each, colours, within=False))]
     if pooled:
         text = (
@@ -127,8 +130,8 @@ def _lengths(report: Report, colours: Mapping[str, str]) -> Iterable[Plan]:
                 zero=True,
             ),
         )
-    if report.length:
-        caps = [_capped(each, each.caps, colours) for each in report.length]
+    if shown:
+        caps = [_capped(each, each.caps, colours) for each in shown]
         if start := _start(report):
             caps.append(replace(_capped(start, start.start, {}), **BEFORE))
         text = f"{'3, the' if pooled else 'The'} cap: one long decode, solved within so many tokens. {BANDS}"
