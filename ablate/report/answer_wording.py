@@ -159,6 +159,8 @@ def _longer(arm: LongArm, brief: bool) -> str:
         verdict = "it gets worse"
     elif arm.word == "still better":
         verdict = "it still gets better"
+    elif change.interval[0] <= -arm.accuracy.at_best:
+        verdict = "no change is shown, and the interval is too wide to exclude any"
     else:
         verdict = (
             "no change is shown, and the interval excludes a fall of more than "

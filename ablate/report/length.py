@@ -38,7 +38,7 @@ Answers = dict[str, np.ndarray]  # problem, cluster, tokens, ended, right
 
 def lengths(experiment: Experiment, files: TestFiles) -> tuple[LengthCurves, ...]:
     """Per arm and budget: all three curves from natural samples, where there are some, else the cap's from
-    the runs' own last evaluation, where that was decoded beyond the cap."""
+    the last evaluation of an arm's shortest runs, where that was decoded beyond the cap."""
     natural = {run.folder.name: columns for run, columns in files.natural}
     out = []
     for (arm, times), runs in _by_arm(experiment):
@@ -48,8 +48,9 @@ def lengths(experiment: Experiment, files: TestFiles) -> tuple[LengthCurves, ...
         if having:
             answers, source = [natural[run.folder.name] for run in having], "natural samples"
         else:
+            first = min(run.budget[1] for each in experiment.arm(arm).values() for run in each)
             found = [_evaluated(run, -1) for run in runs]
-            if any(each is None for each in found):
+            if runs[0].budget[1] > first or any(each is None for each in found):
                 continue
             having, source = runs, "evaluation"
             answers = [each for each in found if each is not None]
@@ -60,13 +61,14 @@ def lengths(experiment: Experiment, files: TestFiles) -> tuple[LengthCurves, ...
 
 
 def _by_arm(experiment: Experiment) -> list[tuple[tuple[str, float], list[Run]]]:
-    """The shortest run of each key, by arm and the multiple of the declared budget."""
-    runs = [runs[0] for name in experiment.arms for runs in experiment.arm(name).values()]
+    """By arm and the multiple of the declared budget."""
+    place = {name: i for i, name in enumerate(experiment.arms)}
 
     def key(run: Run) -> tuple[str, float]:
         return run.arm, round(run.budget[1] / experiment.budget, 3)
 
-    return [(each, list(group)) for each, group in groupby(sorted(runs, key=key), key=key)]
+    ordered = sorted(experiment.runs, key=lambda run: (place[run.arm], key(run), run.key))
+    return [(each, list(group)) for each, group in groupby(ordered, key=key)]
 
 
 def _evaluated(run: Run, index: int) -> Answers | None:

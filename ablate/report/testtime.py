@@ -185,7 +185,8 @@ def policies(experiment: Experiment, answered: Iterable[Answered]) -> list[Polic
     def arm(run: Answered) -> tuple[str, float]:
         return run.run.arm, round(run.run.budget[1] / experiment.budget, 3)
 
-    ordered = sorted(answered, key=lambda run: (*arm(run), run.run.key))
+    place = {name: i for i, name in enumerate(experiment.arms)}
+    ordered = sorted(answered, key=lambda run: (place[run.run.arm], arm(run), run.run.key))
     return [Policies(*key, tuple(runs)) for key, runs in groupby(ordered, key=arm)]
 
 
