@@ -49,6 +49,8 @@ class LearnerConfig:
     """Credited groups -> gradient: AdamW on one of TRL's losses."""
 
     problems: int = limited(32, at_least=1)  # per batch
+    # train on so many of a seed's problems only, over and over; null: all of the split
+    distinct_problems: int | None = limited(None, at_least=1)
     lr: float = limited(6e-4, above=0)
     beta1: float = limited(0.9, at_least=0, below=1)
     beta2: float = limited(0.95, at_least=0, below=1)
@@ -64,6 +66,7 @@ class LearnerConfig:
     micro_batch_tokens: int = limited(4096, at_least=1)  # most tokens, padding included, in one forward pass
     normalize_advantages: bool = True  # divide by the arm's running RMS
     rms_decay: float = limited(0.95, at_least=0, below=1)  # of that RMS, per batch
+    kl: float = limited(0.0, at_least=0)  # penalty on the log-ratio to the start, per nat and token
     max_steps: int = limited(100_000, at_least=1)  # a ceiling; the budget ends the run
     gradient_checkpointing: bool = False
     bf16: bool = False  # passes in bfloat16, the sampler's and the scorers', too; weights keep their type

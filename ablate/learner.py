@@ -6,7 +6,8 @@ by tokens, and weighs each micro-batch so that the sum is the loss of the whole 
 
 - rows sorted by length, every micro-batch trimmed to its own longest row;
 - rows without any advantage are dropped before the forward pass but stay in the denominators;
-- a batch without signal takes no optimizer step (AdamW moves weights on a zero gradient).
+- a batch without signal takes no optimizer step (AdamW moves weights on a zero gradient);
+- a KL penalty is part of the advantages, after their normalisation; every row then has signal.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from ablate.rows import Row, collate, micro_batches, rows_of
+from ablate.rows import Row, collate, micro_batches, penalised, rows_of
 from ablate.types import Group
 
 if TYPE_CHECKING:
@@ -97,9 +98,14 @@ class Learner(GRPOTrainer):
         callbacks: Sequence[TrainerCallback] = (),
         state: Callable[[], dict[str, Any]] | None = None,
         tensors: Callable[[], dict[str, dict[str, Any]]] | None = None,
+        reference: Callable[[Sequence[Row]], Sequence[Sequence[float]]] | None = None,
         seed: int = 0,
     ) -> None:
-        """state, tensors: what else goes into a checkpoint, as JSON and as tensors by model and name."""
+        """state, tensors: what else goes into a checkpoint, as JSON and as tensors by model and name.
+        reference: log-probabilities of rows' completions at the start of training, for `config.kl`."""
+        if config.kl and reference is None:
+            raise ValueError("a KL penalty needs the policy that it is measured from")
+        self._reference = reference
         self._config, self._ledger, self._rollout = config, ledger, rollout
         self._policy = policy
         self._rows: list[Row] | None = None  # of the current batch
@@ -191,13 +197,14 @@ class Learner(GRPOTrainer):
             self._rows = self._take_batch()
         model.train()
         kept = [row for row in self._rows if row.signal]
+        credited = [row for row in kept if row.credited]
         # every rank makes the same decision and the same number of passes
         signal, chunks = self._agree(kept)
-        self.report["signal_rows"] = len(kept) / max(1, len(self._rows))
+        self.report["signal_rows"] = len(credited) / max(1, len(self._rows))
         if not signal:
             self.report.update(loss=0.0, grad_norm=0.0)
             return torch.zeros((), device=self.args.device)
-        scale = self._advantage_scale(kept)
+        scale = self._advantage_scale(credited)
         for row in kept:
             self._ledger.charge_training("update", self._policy.cost, row.length, len(row.completion))
         total = torch.zeros((), device=self.args.device)
@@ -231,6 +238,8 @@ class Learner(GRPOTrainer):
             rows = rows_of(groups)
         except ValueError as error:
             raise Misaligned(str(error)) from error
+        if self._config.kl and self._reference is not None:
+            rows = penalised(rows, self._reference(rows), self._config.kl)
         own = [len(rows), sum(sum(row.mask) for row in rows)]
         counts = torch.tensor(own, dtype=torch.float64, device=self.args.device)
         counts = self.accelerator.reduce(counts, reduction="sum")
@@ -278,20 +287,20 @@ class Learner(GRPOTrainer):
             return sum(sum(row.mask) for row in chunk) * ranks / self._totals["tokens"]
         return 1.0  # TRL divides by the batch's tokens over the ranks itself
 
-    def _advantage_scale(self, kept: list[Row]) -> float:
-        """1 / the running root mean square of the arm's advantages, over tokens of rows with signal.
+    def _advantage_scale(self, credited: list[Row]) -> float:
+        """1 / the running root mean square of the arm's advantages, over tokens of rows with credit.
 
         It makes arms whose credit has another scale take steps of the same size.
         """
         if not self._config.normalize_advantages:
             return 1.0
         if self.state.global_step % self._config.iterations == 0 or self._mean_square is None:
-            own = [a for row in kept for a in row.own()]
+            own = [a for row in credited for a in row.own()]
             sums = torch.tensor(
                 [sum(a * a for a in own), len(own)], dtype=torch.float64, device=self.args.device
             )
             squares, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
-            if not squares:  # nothing but tokens to imitate
+            if not squares:  # nothing but tokens to imitate, or penalties
                 return 1.0
             fresh, decay = squares / tokens, self._config.rms_decay
             old = self._mean_square

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ablate.types import Group
@@ -15,13 +15,15 @@ UNSAMPLED = math.nan  # log-probability of a token to imitate, which the policy 
 @dataclass(frozen=True)
 class Row:
     """One training row: prompt, completion (T tokens), and per completion token: is it the policy's own,
-    its log-probability when sampled (NaN: to imitate), its advantage."""
+    its log-probability when sampled (NaN: to imitate), its advantage. penalties: what is taken off the
+    advantage, whatever that is scaled by; () for none."""
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     mask: tuple[bool, ...]
     logprobs: tuple[float, ...]
     advantages: tuple[float, ...]
+    penalties: tuple[float, ...] = ()
 
     def own(self) -> list[float]:
         """The advantages of tokens that the policy sampled itself."""
@@ -34,9 +36,14 @@ class Row:
         return len(self.prompt) + len(self.completion)
 
     @property
-    def signal(self) -> bool:
+    def credited(self) -> bool:
         """Does any unmasked token carry an advantage?"""
         return any(a != 0.0 and m for a, m in zip(self.advantages, self.mask, strict=True))
+
+    @property
+    def signal(self) -> bool:
+        """Is there anything to learn from: an advantage, or a penalty?"""
+        return self.credited or any(self.penalties)
 
 
 def rows_of(groups: Sequence[Group]) -> list[Row]:
@@ -74,6 +81,27 @@ def rows_of(groups: Sequence[Group]) -> list[Row]:
     return rows
 
 
+def penalised(rows: Sequence[Row], reference: Sequence[Sequence[float]], coefficient: float) -> list[Row]:
+    """The rows with a penalty of coefficient x (log p_policy - log p_reference) on every token that the
+    policy sampled. reference: log-probabilities of the completions' tokens by the policy as it was at the
+    start.
+
+    In expectation over the token sampled, the gradient is that of coefficient x KL(policy || reference) of
+    the next token's distribution at each place that the answers came by (k1 of Schulman 2020,
+    joschu.net/blog/kl-approx.html, in the advantage instead of the loss).
+    """
+    return [
+        replace(
+            row,
+            penalties=tuple(
+                coefficient * (now - start) if own and not math.isnan(now) else 0.0
+                for now, start, own in zip(row.logprobs, given, row.mask, strict=True)
+            ),
+        )
+        for row, given in zip(rows, reference, strict=True)
+    ]
+
+
 def micro_batches(rows: Sequence[Row], limit: int) -> list[list[Row]]:
     """Rows by length, cut so that rows x longest stays within `limit` tokens (at least one row each)."""
     out: list[list[Row]] = []
@@ -87,7 +115,7 @@ def micro_batches(rows: Sequence[Row], limit: int) -> list[list[Row]]:
 
 def collate(rows: Sequence[Row], pad: int, scale: float, device: Any) -> dict[str, Any]:
     """TRL's tensors, prompts (B, P) and completions (B, T); advantages times `scale`, except of tokens to
-    imitate.
+    imitate, minus penalties.
 
     P is the length of the shortest prompt; the rest of a longer one begins its completion, masked. So all
     padding is on the right: causal attention needs no mask, and positions are those of the sampler.
@@ -108,6 +136,9 @@ def collate(rows: Sequence[Row], pad: int, scale: float, device: Any) -> dict[st
     tokens = completions([(row.prompt + row.completion)[shared:] for row in rows], pad, torch.long)
     logprobs = completions([row.logprobs for row in rows], 0.0, torch.float32)
     advantages = completions([row.advantages for row in rows], 0.0, torch.float32)
+    penalties = completions(
+        [row.penalties or (0.0,) * len(row.completion) for row in rows], 0.0, torch.float32
+    )
     return {
         "prompt_ids": prompts,
         "prompt_mask": torch.ones_like(prompts),
@@ -115,5 +146,5 @@ def collate(rows: Sequence[Row], pad: int, scale: float, device: Any) -> dict[st
         "completion_mask": torch.ones_like(tokens),
         "tool_mask": completions([row.mask for row in rows], 0, torch.long),
         "old_per_token_logps": logprobs,
-        "advantages": torch.where(logprobs.isnan(), advantages, advantages * scale),
+        "advantages": torch.where(logprobs.isnan(), advantages, advantages * scale) - penalties,
     }

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,11 +24,13 @@ from ablate.ledger import UNITS, Account, Ledger
 from ablate.randomness import hash64
 from ablate.record import Record, read_json, read_jsonl, status
 from ablate.strategy import AXES, Strategy
+from ablate.tasks.streams import permuted
 from ablate.types import Group, Task, UserError
 
 if TYPE_CHECKING:
     from ablate.config import Config
     from ablate.models.policy import Policy
+    from ablate.rows import Row
 
 
 def run(config: Config, quiet: bool = False) -> Path:
@@ -43,6 +46,7 @@ def run(config: Config, quiet: bool = False) -> Path:
     strategy = Strategy(**axes)
     check_model(config, parts["task"], parts["model"])  # before a task asks the hub for its problems
     check_task(parts["task"])
+    check_problems(config, parts["task"])
     for part in axes.values():
         if check := getattr(part, "check", None):
             check(parts["task"])
@@ -82,6 +86,16 @@ def check_task(task: Task) -> None:
     if check := getattr(task, "check", None):
         check()
     task.size("train")
+
+
+def check_problems(config: Config, task: Task) -> None:
+    """Raises UserError where a run is to train on more problems than the task has."""
+    wanted, size = config.learner.distinct_problems, task.size("train")
+    if wanted is not None and wanted > size:
+        raise UserError(
+            f"learner.distinct_problems={wanted} is more than task={task.name} has to train on: at most "
+            f"{size}, or null for all"
+        )
 
 
 def check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> None:
@@ -191,13 +205,25 @@ class _Run:
         """The credited groups of a batch; their figures are kept for the record."""
         size = self.config.learner.problems
         stream = range(batch * size, (batch + 1) * size)
-        problems = [self.lab.problem(self.task.problem(self.config.seed, "train", i)) for i in stream]
+        seed, few = self.config.seed, self.config.learner.distinct_problems
+        places = [i if few is None else permuted(seed, "distinct", i, few) for i in stream]
+        problems = [self.lab.problem(self.task.problem(seed, "train", i)) for i in places]
         self.stream = f"{hash64(*(problem.id for problem in problems)):016x}"
         self.lab.begin(batch)
         groups = self.strategy.rollout(problems, self.lab)
         self.figures = self.lab.report(groups)
         self.engine.rest()
         return groups
+
+    def _at_the_start(self, rows: Sequence[Row]) -> list[tuple[float, ...]]:
+        """Log-probabilities of rows' completions by the policy as it was before training."""
+        return self.engine.score(
+            [row.prompt for row in rows],
+            [row.completion for row in rows],
+            purpose="score",
+            temperature=self.config.sampling.temperature,
+            policy=self.lab.reference(),
+        )
 
     def go(self) -> None:
         """Train to the budget with everything recorded, then summarise."""
@@ -267,6 +293,7 @@ class _Run:
             callbacks=[conductor],
             state=conductor.state,
             tensors=self.lab.state_dict,
+            reference=self._at_the_start,
             seed=config.seed,
         )
         if self.state:

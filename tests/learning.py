@@ -171,11 +171,13 @@ def make_config(**changes):
     return LearnerConfig(**defaults | changes)
 
 
-def train(folder, rollout, config, ledger=None, save_at=None):
+def train(folder, rollout, config, ledger=None, save_at=None, reference=None):
     """A trained Learner and its Probe."""
     probe = Probe(save_at)
     sampling = SamplingConfig(cap=CAP, temperature=TEMPERATURE)
-    learner = Learner(mild_policy(), config, sampling, ledger or Ledger(), folder, rollout, [probe])
+    learner = Learner(
+        mild_policy(), config, sampling, ledger or Ledger(), folder, rollout, [probe], reference=reference
+    )
     learner.train()
     return learner, probe
 

@@ -154,6 +154,41 @@ def test_advantages_are_divided_by_their_running_rms(tmp_path):
     assert learner._mean_square == 4.0
 
 
+def test_a_kl_penalty_stands_beside_the_credit_and_is_not_scaled_with_it(tmp_path):
+    """Without credit, the gradient is kl x (log p - log p_start) on the log-likelihood of sampled tokens;
+    with it, the credit's own (divided by its RMS) is added, and no row without credit takes part in that
+    RMS."""
+    groups = make_groups(teach=0.7, off_policy=0.0)
+
+    def start(rows):  # any other distribution will do
+        return [[-1.0 - 0.25 * (token % 5) for token in row.completion] for row in rows]
+
+    def expected(groups, kl):
+        model, tokens = mild_policy().model.double(), sum(sum(row.mask) for row in rows_of(groups))
+        scale, loss = mean_square(groups) ** -0.5, torch.zeros((), dtype=torch.float64)
+        for row, reference in zip(rows_of(groups), start(rows_of(groups)), strict=True):
+            logits = model(input_ids=torch.tensor([row.prompt + row.completion])).logits[0] / TEMPERATURE
+            for i, token in enumerate(row.completion):
+                if row.mask[i] and not math.isnan(row.logprobs[i]):
+                    weight = row.advantages[i] * scale - kl * (row.logprobs[i] - reference[i])
+                    logp = logits.log_softmax(-1)[len(row.prompt) + i - 1, token]
+                    loss = loss - weight * logp / tokens
+        loss.backward()
+        return {name: p.grad for name, p in model.named_parameters()}
+
+    config = make_config(normalize_advantages=True, kl=0.3)
+    credited = make_groups(off_policy=0.0)
+    _, probe = train(tmp_path, lambda step: credited, config, reference=start)
+    assert distance(probe.gradients[0], expected(credited, 0.3)) < 1e-4
+    assert distance(probe.gradients[0], expected(credited, 0.0)) > 1e-2
+    silent = without_signal(groups)
+    learner, probe = train(tmp_path, lambda step: silent, config, reference=start)
+    assert learner.report["signal_rows"] > 0.0  # what is taught
+    assert not same(probe.weights[0], snapshot(mild_policy().model))
+    with pytest.raises(ValueError, match="KL penalty"):
+        train(tmp_path, lambda step: groups, config)
+
+
 # -- what must not happen ------------------------------------------------------------------------------------
 
 

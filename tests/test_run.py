@@ -89,6 +89,21 @@ def test_a_run_learns_and_leaves_a_complete_record(whole: Path) -> None:
     assert summary["totals"]["tokens"] == pytest.approx(sampled)
 
 
+def test_a_penalty_keeps_the_policy_near_its_start_and_is_charged(
+    cache: Path, whole: Path, tmp_path: Path
+) -> None:
+    """On two problems, over and over."""
+    ablate(cache, tmp_path, "learner.kl=1", "learner.distinct_problems=2", "budget.tokens=2e4")
+    folder = only_run(tmp_path)
+    summary, free = (json.loads((each / "summary.json").read_text()) for each in (folder, whole))
+    at_half = next(row for row in read_jsonl(whole / "evaluations.jsonl") if row["milestone"] == 0.5)
+    assert 0.0 < summary["after"]["kl_per_token"] < 0.5 * at_half["heldout/kl_per_token"]
+    assert summary["compute"]["score"]["flops"] > 0.0 and "score" not in free["compute"]
+    steps = read_jsonl(folder / "steps.jsonl")
+    assert len({row["problems"] for row in steps}) <= 2**4  # four epochs of two problems in each batch
+    assert all(row["learner/loss"] != 0.0 for row in steps)
+
+
 def test_the_policy_loads_with_transformers(whole: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -178,6 +193,7 @@ def test_fresh_keeps_the_earlier_run(cache: Path, whole: Path, tmp_path: Path) -
         (["budget.tokens=100"], ["budget.tokens", "smallest", "2.05e+03"]),
         (["budget.tokens=null", "budget.flops=1e3"], ["budget.flops", "smallest"]),
         (["learner.lr=abc"], ["learner.lr", "abc"]),
+        (["learner.distinct_problems=99999"], ["learner.distinct_problems=99999", "at most"]),
         (["strategy=gues_check"], ["gues_check", "guess_check"]),
         (["task.problem_file={broken}"], ["broken.jsonl:2"]),
     ],

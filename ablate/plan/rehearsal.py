@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ablate.ledger import BUDGETED, TOKEN_PURPOSES, Ledger
+from ablate.ledger import BUDGETED, TOKEN_PURPOSES, Ledger, PrefixIndex
 from ablate.models.flops import PassCost
 from ablate.plan.stand_in import Engine, Manner, Policy, Rehearsal
 from ablate.rows import rows_of
@@ -88,8 +88,12 @@ class Stage:
             for problem in [self._task.problem(0, "train", first + i)]
         ]
         iterations = self._config.learner.iterations
+        kl, index = self._config.learner.kl, PrefixIndex()
         for row in rows_of(self._strategy.rollout(problems, lab)):
-            if row.signal:
+            if kl:  # the policy at the start reads every row, and every row is trained on
+                heads = len(row.completion)
+                ledger.charge_scoring("score", self._cost, row.prompt, row.completion, heads, index)
+            if kl or row.signal:
                 ledger.charge_training("update", self._cost, row.length, len(row.completion), iterations)
         ledger.new_policy_version()
         self._number += 1

@@ -57,6 +57,7 @@ def _main(argv: list[str]) -> int:
     margin = _margin(given.get("margin", "0.02"))
     seeds = _seeds(given["seeds"]) if "seeds" in given else None
 
+    from ablate.report.answer_wording import longer
     from ablate.report.assemble import assemble
     from ablate.report.controls import control
     from ablate.report.figures import figures
@@ -75,7 +76,7 @@ def _main(argv: list[str]) -> int:
     atomic_write(folder / "report.md", to_markdown(report).encode())
     page = to_html(report, figures(report, folder / "figures"))
     atomic_write(folder / "report.html", page.encode())
-    print(*(sentences(report) or [NO_VERDICT]), *sensitivity(report), sep="\n")
+    print(*(sentences(report) or longer(report) or [NO_VERDICT]), *sensitivity(report), sep="\n")
     for note in report.notes:
         print(f"note: {note}")
     for name, why in report.left_out:

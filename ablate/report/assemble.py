@@ -13,10 +13,14 @@ from ablate.report.content import SCHEMA, Arm, Claim, Control, Factorial, Report
 from ablate.report.controls import seen
 from ablate.report.effects import Effects
 from ablate.report.ladder import ladder
+from ablate.report.length import lengths
+from ablate.report.longer import longer
 from ablate.report.provenance import commands, design, provenance
 from ablate.report.runs import Experiment
+from ablate.report.testtime import testtime
+from ablate.report.testtime_files import read
 
-ORDER = ("base", "suspect", "combination", "placebo", "floor", "upper bound", "outside")
+ORDER = ("base", "variant", "suspect", "combination", "placebo", "floor", "upper bound", "outside")
 SENSITIVITY = "sensitivity to search not shown"
 LARGE = 0.02  # of the budget: a batch that takes more makes readings at equal spend coarse
 
@@ -40,9 +44,11 @@ def assemble(experiment: Experiment, margin: float, controls: Sequence[Control] 
             factorial = replace(factorial, main=main, simple=simple)
     claimed = {claim.weights: claim.effect for claim in claims}
     arms = [summed_up(experiment, name, role, effects, claimed) for name, role in roles.items()]
-    arms.sort(key=lambda arm: (ORDER.index(arm.role), arm.name))
+    place = {name: i for i, name in enumerate(experiment.arms)}
+    arms.sort(key=lambda arm: (ORDER.index(arm.role), place[arm.name]))
     first = experiment.runs[0]
     written, unrecorded = commands(experiment.runs)
+    files = read(experiment)
     return Report(
         schema=SCHEMA,
         experiment=experiment.name,
@@ -66,12 +72,15 @@ def assemble(experiment: Experiment, margin: float, controls: Sequence[Control] 
         controls=tuple(controls),
         seen=sensitive,
         notes=(*experiment.notes, *_notes(experiment, arms)),
-        left_out=tuple(experiment.left_out),
+        left_out=(*experiment.left_out, *files.left_out),
         provenance=provenance(experiment.runs),
         commands=written,
         unrecorded=unrecorded,
         design=design(experiment.name) if unrecorded else None,
         hours=sum(float(run.summary["seconds"]["total"]) for run in experiment.runs) / 3600,
+        length=lengths(experiment, files),
+        testtime=testtime(experiment, files),
+        longer=longer(experiment),
     )
 
 
@@ -138,7 +147,7 @@ def _notes(experiment: Experiment, arms: list[Arm]) -> list[str]:
         )
     if len(every) == 1:
         notes.append("one seed: no verdict, because nothing tells how far another seed would be off")
-    if all(arm.role != "base" for arm in arms):
+    if all(arm.role not in ("base", "variant") for arm in arms):
         notes.append("guess_check did not run: nothing to add the suspects to")
     schedules = {str(run.config["learner"]["schedule"]) for run in experiment.runs}
     if schedules != {"constant"}:

@@ -14,6 +14,7 @@ PURPOSES = ("update", "rollout", "label", "score", "judge", "auxiliary_update")
 ACCURACY = "accuracy"  # in place of a held-out figure's name: what arms are compared by
 VISIBLE = 0.002  # of a bar
 WIDEST = 3.0  # times the largest effect: intervals of very few seeds go on beyond the frame
+MOST_TICKS = 5  # beside the start
 LINE = 0.17  # inches from one line of text to the next
 CHARACTER = 0.073  # inches, of small text
 
@@ -77,7 +78,7 @@ def curves(
     low, high = axes.get_ylim()
     axes.set_ylim(max(0.0, low - 0.04 * (high - low)) if low >= 0 else 0.0, high)
     grid(axes, "y")
-    _name(axes, height, names, ends, [colours[arm.name] for arm in arms])
+    name_ends(axes, height, names, ends, [colours[arm.name] for arm in arms])
     return figure
 
 
@@ -98,6 +99,7 @@ def _compute_axis(axes: Any, first: float, shown: Iterable[Curve], unit: str) ->
     for tick in ticks:  # milestones of runs lie close together: one tick for those
         if not kept or tick > 1.5 * kept[-1]:
             kept.append(tick)
+    kept = kept[::-1][:: -(-len(kept) // MOST_TICKS) or 1][::-1]
     axes.set_xticks([first, *kept], ["start", *(amount(tick) for tick in kept)])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(first * 0.9, 1.04 * max(curve.budget[-1] for curve in shown))
@@ -208,7 +210,7 @@ def budgets(report: Report, claims: Sequence[Claim], colours: dict[str, str]) ->
     axes.set_ylabel(f"difference in {short(report.metric)} (points)", fontsize=SMALL, color=colour("muted"))
     axes.yaxis.set_major_locator(round_ticks())
     grid(axes, "y")
-    _name(axes, height, names, last, [colours.get(claim.suspect, "ink") for claim in claims])
+    name_ends(axes, height, names, last, [colours.get(claim.suspect, "ink") for claim in claims])
     return figure
 
 
@@ -220,7 +222,7 @@ def panels(
     from matplotlib.ticker import MaxNLocator, NullLocator
 
     rows = -(-len(shown) // 2)
-    keys = _keys([short(arm.name) for arm in arms])
+    keys = key_places([short(arm.name) for arm in arms])
     tall, gap, top = 1.15, 0.62, 0.34 + LINE * (1 + keys[-1][1])
     height = top + rows * (tall + gap)
     figure, spare = canvas(height)
@@ -256,7 +258,7 @@ def panels(
     return figure
 
 
-def _keys(names: Sequence[str]) -> list[tuple[float, int]]:
+def key_places(names: Sequence[str]) -> list[tuple[float, int]]:
     """Places of a key's entries: (share of the width, line)."""
     out, x, line = [], 0.03, 0
     for name in names:
@@ -303,7 +305,7 @@ def stacked(arms: Sequence[Arm]) -> Any:
     return figure
 
 
-def _name(axes: Any, height: float, names: list[str], ends: list[float], inks: list[str]) -> None:
+def name_ends(axes: Any, height: float, names: list[str], ends: list[float], inks: list[str]) -> None:
     """Names of lines right of their ends, not on top of each other."""
     low, high = axes.get_ylim()
     places = apart(ends, LINE * (high - low) / (axes.get_position().height * height), low, high)

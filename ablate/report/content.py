@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ablate.report.content_answers import LengthCurves, Longer, SetAtTest
 from ablate.report.statistics import Estimate
 
 SCHEMA = 2
@@ -239,6 +240,7 @@ class Report:
     problems per cluster. left_out: (folder, reason). provenance: revisions, versions and machines, each with
     the number of runs. commands: what started the runs, those of a sweep as one; unrecorded: runs without a
     command; design: the sweep of the experiment's name, where there are some. hours: wall time of all runs.
+    length, testtime, longer: of runs and of `python -m ablate.testtime`, where there are such files.
     """
 
     schema: int
@@ -269,3 +271,6 @@ class Report:
     unrecorded: int
     design: str | None
     hours: float
+    length: tuple[LengthCurves, ...] = ()
+    testtime: tuple[SetAtTest, ...] = ()
+    longer: Longer | None = None

@@ -107,8 +107,10 @@ def _values(node: Any) -> Iterator[Any]:
 
 
 def roles(experiment: Experiment) -> dict[str, str]:
-    """The role of every arm."""
-    return {run.arm: role(run.arm, run.config["strategy"]) for run in experiment.runs}
+    """The role of every arm; "variant": one strategy's runs at settings that differ from others' of it."""
+    return {
+        run.arm: "variant" if run.label else role(run.arm, run.config["strategy"]) for run in experiment.runs
+    }
 
 
 def parts(strategy: Mapping[str, Any]) -> tuple[str, ...]:

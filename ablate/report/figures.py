@@ -9,13 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ablate.report.answer_figures import planned
 from ablate.report.charts import ACCURACY, Row, budgets, curves, forest, panels, stacked
 from ablate.report.content import Arm, Claim, Report
 from ablate.report.contrasts import CELL_OF, ESSAY, FACTORS, PLACEBOS
 from ablate.report.drawing import save
 from ablate.report.wording import ACCOUNTS, SCORERS, UNITS, spaced
 
-RANKED = ("base", "suspect", "combination")
+RANKED = ("base", "variant", "suspect", "combination")
 APART = ("upper bound", "outside")
 
 
@@ -110,6 +111,7 @@ def _planned(report: Report) -> Iterable[Plan]:
     if behaviours := list(_behaviours(plain)):
         text = "How held-out answers are reached, over training: means per answer."
         yield "behaviour", "length", text, partial(panels, report, plain, behaviours, colours)
+    yield from planned(report, colours)
     if rows := list(_ladder(report, colours)):
         text = (
             "Process rewards by one scorer after the other, each minus guess + check, with 95 % intervals. "
@@ -197,11 +199,13 @@ def palette(report: Report) -> dict[str, str]:
     placebo = {name: suspect for suspect, names in PLACEBOS.items() for name in names}
     like = {rung.arm: "process" for rung in report.ladder}
     like |= {claim.weights[0][0]: claim.suspect for claim in report.claims if claim.suspect in FACTORS}
-    own = 0
+    own, variants = 0, ["ink", "process", "search", "correct", "full", "own2"]
     for arm in report.arms:
         cell = CELL_OF.get(arm.name)
         if arm.role == "base":
             found[arm.name] = "ink"
+        elif arm.role == "variant":
+            found[arm.name] = variants.pop(0) if variants else "own3"
         elif arm.role == "floor":
             found[arm.name] = "muted"
         elif cell is not None:

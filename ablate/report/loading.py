@@ -18,12 +18,15 @@ from ablate.report.runs import COLUMNS, NEAR, Experiment, Problems, Run
 from ablate.schema import nearest
 from ablate.types import UserError
 
+TESTTIME = "testtime"  # beside the runs: what `python -m ablate.testtime` leaves
 # these must be equal in all runs ...
 REFUSED = ("task", "model", "sampling", "evaluate", "budget.unit")
 # ... and of these a difference is named
 NAMED = ("engine", "learner")
 # of every evaluation
 SHOWN = ("heldout/pass@1", "heldout/length", "heldout/truncated")
+# ... but these, where runs of one strategy differ in them, make arms of their own
+VARIED = ("learner.kl", "learner.distinct_problems")
 # these may go on to a larger budget: what others are compared with
 BASES = (*CELLS[NOTHING], *CELLS[ALONE["correct"]])
 
@@ -52,6 +55,7 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
         wanted = "" if seeds is None else f" with seed {', '.join(map(str, sorted(seeds)))}"
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
         raise UserError(f"{folder} has no finished run{wanted}{f' ({reasons})' if reasons else ''}")
+    _label(runs)
     _refuse(runs)
     notes = _differences(runs)
     unit, budget, more = _budget(runs)
@@ -81,6 +85,8 @@ def _candidates(folder: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
+    if folder.name == TESTTIME:  # of all runs
+        return False
     names = ("config.yaml", "meta.json", "steps.jsonl", "summary.json", "failure.json")
     return any((folder / name).exists() for name in names)
 
@@ -170,6 +176,28 @@ def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
 
 
+def _label(runs: list[Run]) -> None:
+    """Tells runs of one strategy apart by the settings that are compared within it; those of the only
+    strategy are named by these alone."""
+    strategies = {run.strategy for run in runs}
+    for strategy in strategies:
+        own = [run for run in runs if run.strategy == strategy]
+        values = [[settings(run, ("learner",)).get(key) or None for key in VARIED] for run in own]
+        differ = [len(set(column)) > 1 for column in zip(*values, strict=True)]
+        for run, each in zip(own, values, strict=True):
+            told = [_told(key, v) for key, v, d in zip(VARIED, each, differ, strict=True) if d]
+            if told and len(strategies) == 1:
+                run.label = ", ".join(told)
+            elif any(value for value, d in zip(each, differ, strict=True) if d):
+                run.label = f"{strategy} ({', '.join(told)})"
+
+
+def _told(key: str, value: float | None) -> str:
+    if key == "learner.kl":
+        return f"KL {value:g}" if value else "no KL"
+    return f"{value:g} problems" if value else "all problems"
+
+
 def _refuse(runs: list[Run]) -> None:
     """Raises UserError where runs cannot be compared."""
     first = runs[0]
@@ -207,7 +235,8 @@ def _differences(runs: list[Run]) -> list[str]:
     """Notes on what differs without forbidding a comparison."""
     notes = []
     flat = {id(run): settings(run, NAMED) for run in runs}
-    for key in sorted({key for each in flat.values() for key in differing(flat[id(runs[0])], each)}):
+    names = {key for each in flat.values() for key in differing(flat[id(runs[0])], each)}
+    for key in sorted(names - {key for key in VARIED if any(run.label for run in runs)}):
         notes.append(f"{key} differs: {_by_value(runs, [flat[id(run)].get(key) for run in runs])}")
     git = [run.meta.get("git") or {} for run in runs]
     revisions = [str(each.get("revision"))[:10] for each in git]

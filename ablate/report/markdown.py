@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ablate.report import answer_wording
 from ablate.report.content import Claim, Report
 from ablate.report.tables import tables
 from ablate.report.wording import (
@@ -25,9 +26,15 @@ WIDE = ("settings",)  # better read on the page, or in the runs' config.yaml
 
 def to_markdown(report: Report) -> str:
     """The whole page."""
+    title, _ = answer_wording.asked(report)
+    said = {
+        "Length and accuracy": answer_wording.lengths(report),
+        "Test-time compute": [line for each in report.testtime for line in answer_wording.tested(each)],
+    }
     parts = [
-        [f"# {report.experiment}: is it needed?", "", *_verdicts(report)],
+        [f"# {report.experiment}: {title[0].lower()}{title[1:]}", "", *_verdicts(report)],
         ["## The design", "", *_bullets(f"{what}: {text}" for what, text in design(report))],
+        *([f"## {name}", "", *_bullets(found)] for name, found in said.items()),
         *([f"## {each.title}", "", *_table(each)] for each in tables(report) if each.key not in WIDE),
         ["## Notes", "", *_bullets(_notes(report))],
         ["## How to reproduce it", "", *_reproduce(report)],
@@ -36,7 +43,8 @@ def to_markdown(report: Report) -> str:
 
 
 def _verdicts(report: Report) -> list[str]:
-    found = [_verdict(claim, report) for claim in report.claims] or [NO_VERDICT]
+    found = [_verdict(claim, report) for claim in report.claims]
+    found = found or _bullets(answer_wording.longer(report)) or [NO_VERDICT]
     if any(claim.effect and claim.effect.interval for claim in report.claims):
         found += ["", RULE]
     known = sensitivity(report)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from ablate.report import answer_wording
 from ablate.report.content import Claim, Report
 from ablate.report.drawing import style
 from ablate.report.figures import Figure, palette
@@ -31,12 +32,8 @@ from ablate.report.wording import (
     unrecorded,
 )
 
-QUESTION = (
-    "What does each suspect add to reinforcement learning on verified answers (guess + check) when all "
-    "are given the same compute? One model, one verifier, one learner, one budget; only the strategy changes."
-)
-
-
+TESTED = ("traintest", "cheapest")  # tables with a section of their own, as are those of ...
+PLACED = ("design", "ladder", *TESTED)
 WORDS, LONG = (
     ' class="words"',
     ' class="words long"',
@@ -51,21 +48,22 @@ def to_html(report: Report, figures: Sequence[Figure]) -> str:
     body = "\n".join(
         f'<section id="{key}">\n<h2>{title}</h2>\n{content}\n</section>' for key, title, content in parts
     )
+    title, question = answer_wording.asked(report)
     css = style() + Path(__file__).with_name("page.css").read_text()
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(report.experiment)}: is it needed?</title>
+<title>{escape(report.experiment)}: {title[0].lower()}{title[1:]}</title>
 <style>
 {css}</style>
 </head>
 <body>
 <header>
 <p class="kicker">ablate · {escape(report.experiment)}</p>
-<h1>Is it needed?</h1>
-<p>{QUESTION}</p>
+<h1>{title}</h1>
+<p>{question}</p>
 {_verdicts(report)}
 <nav>{links}</nav>
 </header>
@@ -92,6 +90,7 @@ def _sections(
     rungs = "".join(_table(table) for table in shown if table.key == "ladder")
     yield "design", "The design", _design(report) + differed
     yield "accuracy", "Accuracy against training compute", drawn("accuracy", "accuracy", "milestones")
+    yield "essay", "The essay's two plots", drawn("essay", "milestones", "points")
     yield "effects", "What each suspect adds", drawn("effects", "claims", "certainty")
     yield "budgets", "At other budgets", _text(_slopes(report)) + drawn("budgets", "budgets")
     yield "factorial", "The factorial", drawn("factorial", "factorial")
@@ -99,11 +98,19 @@ def _sections(
     yield "controls", "Controls", checked
     yield "compute", "Where the compute went", drawn("compute", "compute")
     yield "length", "Length and behaviour over training", drawn("length", "conduct", "metrics")
+    changed = _text(answer_wording.longer(report)) + drawn("longer", "longer")
+    yield "longer", "Longer training", changed
+    long = _text(answer_wording.lengths(report)) + drawn("natural", "slopes", "caps", "buckets")
+    yield "natural", "Length and accuracy", long
+    tested = _text([line for each in report.testtime for line in answer_wording.tested(each)])
+    yield "testtime", "Test-time compute", tested + drawn("testtime", "points", "points-hard")
+    crossed = "".join(_table(table) for table in shown if table.key.startswith(TESTED))
+    yield "traintest", "Train x test", drawn("traintest") + crossed
     yield "ladder", "The oracle ladder", drawn("ladder") + rungs
     yield "difficulty", "By difficulty", drawn("difficulty", "difficulty")
     yield "accounts", "By other accounts", drawn("accounts", "accounts")
     yield "apart", "Outside the ranking", _text(apart(report)) + drawn("apart", "accuracy")
-    rest = "".join(_table(table) for table in shown if table.key not in ("design", "ladder"))
+    rest = "".join(_table(table) for table in shown if not table.key.startswith(PLACED))
     yield "numbers", "Every number", rest
     yield "notes", "Notes", _notes(report)
     yield "reproduce", "How to reproduce it", _reproduce(report)
@@ -111,7 +118,7 @@ def _sections(
 
 def _verdicts(report: Report) -> str:
     if not report.claims:
-        return f"<p>{NO_VERDICT}</p>"
+        return _text(answer_wording.longer(report, brief=True)) or f"<p>{NO_VERDICT}</p>"
     colours = palette(report)
     items = "\n".join(_verdict(claim, report, colours[claim.suspect]) for claim in report.claims)
     decided = any(claim.effect and claim.effect.interval for claim in report.claims)

@@ -12,7 +12,7 @@ from ablate.report.runs import Run
 
 START = ("-m", "ablate")
 # keys that a sweep varies, the innermost first; any strategy/<axis> is one, too
-SWEPT = ("seed", "sampling_seed", "strategy")
+SWEPT = ("seed", "sampling_seed", "learner.kl", "learner.distinct_problems", "strategy")
 
 
 def provenance(runs: Sequence[Run]) -> dict[str, dict[str, int]]:

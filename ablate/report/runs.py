@@ -48,12 +48,24 @@ class Run:
     summary: dict[str, Any]
     milestones: list[dict[str, Any]]  # rows of evaluations.jsonl
     problems: Problems
+    label: str = ""  # what tells it from other runs of its strategy, where these are compared
     _outcomes: dict[int, np.ndarray | None] = field(default_factory=dict)
 
     @property
     def arm(self) -> str:
+        """The strategy's name, or what runs of one strategy are told apart by."""
+        return self.label or self.strategy
+
+    @property
+    def strategy(self) -> str:
         """The strategy's name."""
         return str(self.config["strategy"]["name"])
+
+    @property
+    def setting(self) -> tuple[float, float]:
+        """(penalty, number of problems) of the learner, the defaults first."""
+        learner = self.config["learner"]
+        return float(learner.get("kl") or 0.0), -float(learner.get("distinct_problems") or np.inf)
 
     @property
     def seed(self) -> int:
@@ -168,8 +180,12 @@ class Experiment:
 
     @property
     def arms(self) -> list[str]:
-        """Names of all arms that ran with the declared budget or beyond it."""
-        return sorted({run.arm for run in self.runs})
+        """Names of all arms that ran to the declared budget or beyond; settings of a strategy in order."""
+
+        def place(run: Run) -> tuple[str, tuple[float, float], str]:
+            return (run.strategy if run.label else run.arm), run.setting, run.arm
+
+        return list(dict.fromkeys(run.arm for run in sorted(self.runs, key=place)))
 
     def read(self, arm: str, key: tuple[int, int], axis: Axis, level: float) -> np.ndarray | None:
         """Accuracy per problem of an arm's run at a level, from its shortest run that reaches it.

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from synthetic_results import BUDGET, curve, write_arms, write_run
+from synthetic_testtime import METHODS, natural, write_natural, write_testtime
 
 from ablate.report.__main__ import main
 from ablate.report.assemble import assemble
@@ -56,6 +57,14 @@ FIGURES = [
     "length",
     "truncated",
     "behaviour",
+    "train-time",
+    "test-time",
+    "methods-1",
+    "methods-2",
+    "train-test",
+    "length-pooled",
+    "length-within",
+    "length-cap",
     "ladder",
     "ladder-curves",
     "difficulty",
@@ -110,6 +119,11 @@ def folder(tmp_path_factory):
             write_run(root, name, seed, curve(end), summary=quality, **settings)
         write_run(root, "guess_check", seed, curve(0.5, shares=longer), 4 * BUDGET, longer)
         write_run(root, "guess_check", seed, curve(0.5), sampling_seed=7)
+        for k, arm in enumerate(("guess_check", "mcts")):
+            run = f"{arm}-s{seed}-{seed}-{BUDGET:g}"
+            few = [*METHODS[:5], *METHODS[9:]] if k == 0 else METHODS[:3]
+            write_testtime(root, run, seed, shift=0.05 * k, cost=1 + 0.3 * k, methods=few)
+            write_natural(root, run, natural(seed, draw=k))
     control = write_arms(
         root.parent / "chain", {"guess_check": 0.3, "process_rewards": 0.6}, range(3), scored=True
     )
@@ -154,8 +168,20 @@ def test_the_page_is_whole_and_refers_to_nothing_outside_itself(html):
 def test_the_order_is_question_verdict_design_then_what_they_rest_on(html):
     sections = re.findall(r'<section id="(\w+)"', html)
     assert sections == [
-        *("design", "accuracy", "effects", "budgets", "factorial", "controls", "compute", "length"),
-        *("ladder", "difficulty", "accounts", "apart", "numbers", "notes", "reproduce"),
+        *("design", "accuracy", "essay", "effects", "budgets", "factorial", "controls", "compute"),
+        *(
+            "length",
+            "natural",
+            "testtime",
+            "traintest",
+            "ladder",
+            "difficulty",
+            "accounts",
+            "apart",
+            "numbers",
+            "notes",
+            "reproduce",
+        ),
     ]
     start = html.index("Search on top of guess + check: harmful.")
     assert html.index("Is it needed?") < start < html.index('id="design"')
@@ -170,6 +196,9 @@ def test_text_from_files_is_escaped(folder, tmp_path):
     arms += [replace(arm, name="$\\frac$ </text> #1f2933") for arm in report.arms[1:2]]
     arms += [replace(arm, name="<text>--></text><b>") for arm in report.arms[2:3]]
     claim = replace(report.claims[0], title=HOSTILE, on='"><b onclick="x', caveats=("<i>caveat",))
+    tested = report.testtime[0]
+    searched = tested.arms[0]
+    curves = (*searched.curves[:-1], replace(searched.curves[-1], method="<s>$", label="<b>m</b>"))
     hostile = replace(
         report,
         experiment=f'"></title>{HOSTILE}',
@@ -182,6 +211,8 @@ def test_text_from_files_is_escaped(folder, tmp_path):
         commands=(command,),
         metric="<u>right</u> at 1",
         controls=(replace(report.controls[0], experiment="<s>", metric="</li>"), *report.controls[1:]),
+        length=(replace(report.length[0], arm="</figcaption><b>"), *report.length[1:]),
+        testtime=(replace(tested, arms=(replace(searched, arm="<b>$x", curves=curves), *tested.arms[1:])),),
         ladder=(replace(report.ladder[0], arm="</td><q>", quality={"<q>": 1.0}), *report.ladder[1:]),
     )
     page = Page(to_html(hostile, figures(hostile, tmp_path)))
@@ -204,7 +235,7 @@ def test_what_was_not_run_is_left_out(tmp_path):
     html = (tmp_path / "report.html").read_text()
     Page(html)
     sections = re.findall(r'<section id="(\w+)"', html)
-    assert not {"factorial", "ladder", "apart"} & set(sections)
+    assert not {"factorial", "ladder", "apart", "essay", "natural", "testtime", "longer"} & set(sections)
     assert "Sensitivity to search not shown" in html
     assert "one seed, no bands" in html and "nothing tells how far another seed would be off" in html
     write_run(tmp_path / "alone", "guess_check", 0, curve(0.5))
