@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ablate import ranks
+
 # Threads that wait must sleep, not spin: with spinning, two runs side by side on two cores are several times
 # slower each. OpenMP reads this when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -41,10 +43,11 @@ def keep_memory() -> None:
 
 
 def device(wanted: str = "auto") -> Any:
-    """The device of this name; "auto": the first GPU if there is one, else the CPU."""
+    """The device of this name; "auto": this rank's GPU if there is one, else the CPU."""
     import torch
 
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+    return torch.device(kind, ranks.local_rank()) if kind == "cuda" else torch.device(kind)
 
 
 def gpus() -> list[str]:

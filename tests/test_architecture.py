@@ -25,6 +25,7 @@ LAYERS = [
         "text",
         "waiting",
         "checkpoint",
+        "ranks",
         "models.flops",
         "__init__",
     },

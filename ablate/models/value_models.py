@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ablate import ranks
 from ablate.ledger import PrefixIndex
 from ablate.models.flops import BACKWARD, PassCost
 
@@ -49,7 +50,7 @@ class HeadModel:
     """A two-layer value head on the policy's own last hidden state; no gradient reaches the policy.
 
     The policy's pass is shared with sampling: under the cached convention only what the policy has not read
-    yet is charged. steps: AdamW steps per `fit`, each on all examples.
+    yet is charged. steps: AdamW steps per `fit`, each on all examples, those of other ranks included.
     """
 
     def __init__(self, policy: Policy, ledger: Ledger, seed: int, lr: float, steps: int) -> None:
@@ -109,6 +110,7 @@ class HeadModel:
             first = loss.item() if first is None else first
             self._optimizer.zero_grad()
             loss.backward()
+            ranks.weighted_mean([p.grad for p in self._head.parameters()], len(targets))
             self._optimizer.step()
         self._ledger.charge("auxiliary_update", (1.0 + BACKWARD) * self._flops * len(prefixes) * self._steps)
         self._features.clear()

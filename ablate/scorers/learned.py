@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+from ablate import ranks
 from ablate.models.lora import LoRA
 from ablate.scorers.monte_carlo import MonteCarlo
-from ablate.types import Lab, Trajectory, UserError, ValueModel
+from ablate.types import Lab, Task, Trajectory, UserError, ValueModel
 
 BINS = 10  # of the calibration error
 
@@ -51,6 +52,14 @@ class Learned:
                     "lora.rank=0 leaves train=lora nothing to train: the smallest valid value is 1"
                 )
             self.lora.check()
+
+    def check(self, task: Task) -> None:
+        """Raises UserError where several processes would each train a scorer of their own."""
+        if ranks.count() > 1 and self.train != "head":
+            raise UserError(
+                f"scorer=learned with train={self.train} is trained in one process, and this run has "
+                f"{ranks.count()}; nearest: train=head"
+            )
 
     def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
         """One value per prefix; charged as `score`, and at a refresh as `label` and `auxiliary_update`."""
