@@ -188,6 +188,7 @@ class Conductor(TrainerCallback):
         ends = step == 0 or self.finished
         cap = self._config.sampling.cap
         result = self._evaluate(cap * self._config.evaluate.long_cap_factor if ends else cap)
+        self._ledger.sync()  # what each rank's share of it took
         self.seconds["evaluate"] += time.monotonic() - begun
         name = primary(result.metrics)
         self._heldout = result.metrics[name]

@@ -84,7 +84,8 @@ def evaluate(
     texts = policy.answers([step.tokens for step in steps])
     judged = np.flatnonzero(ended)
     asked = [owners[i] for i in judged], [texts[i] for i in judged]
-    found, figures = examine(*asked) if examine else (verdicts(task, *asked), {})
+    # one rank asks: a judge is paid once, and its error rates are of all answers
+    found, figures = ranks.first(lambda: examine(*asked) if examine else (verdicts(task, *asked), {}))
     right = np.zeros(len(steps), dtype=bool)
     right[judged] = found
     within = policy.decode([step.tokens[:cap] for step in steps])

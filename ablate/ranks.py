@@ -8,7 +8,11 @@ case, nothing here does anything.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from ablate.types import UserError
@@ -16,8 +20,24 @@ from ablate.types import UserError
 T = TypeVar("T")
 
 # what a launch can ask for that a run does not do: the sampler needs whole weights on every rank
-SHARDED = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}
-SHARDED["Megatron-LM"] = "ACCELERATE_USE_MEGATRON_LM"
+SHARDED = {
+    "FSDP": "ACCELERATE_USE_FSDP",
+    "DeepSpeed": "ACCELERATE_USE_DEEPSPEED",
+    "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM",
+    "a parallelism configuration": "ACCELERATE_USE_PARALLELISM_CONFIG",
+}
+# how MPI tells a process how many there are; accelerate would follow it in the middle of a run
+MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+# that ranks wait for each other: one may load a model, or judge an evaluation, while the rest have no work.
+# The death of one is noticed at once: its connections close with it, and launchers end the others
+PATIENCE = timedelta(hours=2)
+LAST_WORDS = 5.0  # seconds that a process may take to be gone after its connections are
+
+_peers: list[tuple[str, int]] = []  # machine and process of every rank
+
+
+class RankLost(RuntimeError):
+    """Another process of the run has ended; the text says which."""
 
 
 def count() -> int:
@@ -33,6 +53,16 @@ def rank() -> int:
 def local_rank() -> int:
     """Its number on this machine: which GPU is its own."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_count() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", count()))
+
+
+def on_cpu() -> bool:
+    """Was the run launched for the CPU, whatever the machine has?"""
+    return os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1")
 
 
 def check(problems: int, bf16: bool) -> None:
@@ -52,6 +82,12 @@ def check(problems: int, bf16: bool) -> None:
             f"this launch asks for mixed precision {mixed}, which the configuration decides: launch with "
             "--mixed_precision no, and set learner.bf16=true for bfloat16"
         )
+    for variable in MPI:
+        if int(os.environ.get(variable, "1")) > 1 and "WORLD_SIZE" not in os.environ:
+            raise UserError(
+                f"this launch is MPI's ({variable}={os.environ[variable]}), which a run does not follow; "
+                f"nearest: torchrun --nproc_per_node {os.environ[variable]} -m ablate ..."
+            )
     if problems % count():
         nearest = max(1, round(problems / count())) * count()
         raise UserError(
@@ -59,13 +95,72 @@ def check(problems: int, bf16: bool) -> None:
         )
 
 
-def start() -> None:
-    """Join the other processes."""
-    if count() > 1:
-        import torch
-        from accelerate import PartialState
+def start(cpu: bool) -> None:
+    """Join the other processes. cpu: does the run compute there?
 
-        PartialState(cpu=not torch.cuda.is_available())
+    Raises UserError for more processes than GPUs, and for an environment that no launcher has prepared.
+    """
+    if count() == 1:
+        return
+    import torch
+    from accelerate import PartialState
+
+    if not cpu and local_rank() >= torch.cuda.device_count():
+        raise UserError(
+            f"this launch starts {local_count()} processes on a machine with {torch.cuda.device_count()} "
+            f"GPUs; nearest: {torch.cuda.device_count()}, a GPU for each"
+        )
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise UserError(
+            f"WORLD_SIZE={count()} asks for several processes, which cannot meet without {missing[0]}; "
+            f"nearest: torchrun --nproc_per_node {count()} -m ablate ..."
+        )
+    PartialState(cpu=cpu, timeout=PATIENCE)
+    _peers[:] = gathered((socket.gethostname(), os.getpid()))
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    if count() > 1:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+@contextmanager
+def watching() -> Iterator[None]:
+    """Turn what a collective raises when another rank is gone into `RankLost`, which names it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if count() == 1 or isinstance(error, RankLost):
+            raise
+        import torch.distributed as dist
+
+        # gloo has no class of its own; its messages begin with a place in its source
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise RankLost(f"{_gone()}: this one stops, too") from error
+
+
+def _gone() -> str:
+    """Which ranks of this machine have ended, waiting a little for the first."""
+    import psutil
+
+    here, until = socket.gethostname(), time.monotonic() + LAST_WORDS
+    while time.monotonic() < until:
+        ended = []
+        for number, (host, process) in enumerate(_peers):
+            try:
+                alive = host != here or psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:
+                alive = False
+            if not alive:
+                ended.append(f"rank {number} of {count()} (process {process}) has ended")
+        if ended:
+            return ", ".join(ended)
+        time.sleep(0.05)
+    return f"one of the other {count() - 1} ranks, on another machine, has ended or stopped answering"
 
 
 def share(items: int) -> slice:
@@ -126,7 +221,7 @@ def weighted_mean(tensors: list[Any], weight: float) -> None:
         return
     import torch.distributed as dist
 
-    total = sum(gathered(weight))
+    total = sum(gathered(weight)) or 1.0
     for tensor in tensors:
         tensor.mul_(weight / total)
         dist.all_reduce(tensor)

@@ -197,7 +197,7 @@ class Record:
 
 
 class Unrecorded(Record):
-    """In place of a record, on the ranks of a run that do not keep it."""
+    """In place of a record, on the ranks of a run that do not keep it. They only say why they failed."""
 
     def append(self, stream: str, row: Mapping[str, Any]) -> None:
         """Nothing."""
@@ -220,9 +220,6 @@ class Unrecorded(Record):
         """Nothing."""
 
     def finish(self, summary: Mapping[str, Any], text: str) -> None:
-        """Nothing."""
-
-    def fail(self, message: str) -> None:
         """Nothing."""
 
 

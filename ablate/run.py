@@ -48,11 +48,12 @@ def run(config: Config, quiet: bool = False) -> Path:
             check(parts["task"])
     parts["engine"].check()
     check_budget(config, parts["task"], parts["model"], strategy)
-    ranks.start()
-    with ExitStack() as held:
+    ranks.start(runtime.device(getattr(parts["model"], "device", "auto")).type == "cpu")
+    with ExitStack() as held, ranks.watching():
         if ranks.first(lambda: _claim(config, folder, held)):
             record = Record(folder) if ranks.rank() == 0 else Unrecorded(folder)
             _Run(config, record, strategy, quiet, **parts).go()
+    ranks.leave()
     return folder
 
 
@@ -68,6 +69,11 @@ def load_policy(config: Config, task: Task, model: Any, progress: bool) -> tuple
     policy.model.to(runtime.device(getattr(model, "device", "auto")))
     policy.bf16 = config.learner.bf16
     return policy, origin
+
+
+def _make_start(config: Config, task: Task, model: Any) -> None:
+    """Leave the warm start in the cache."""
+    model.load(task, config.seed, Path(config.paths.cache), config.progress)
 
 
 def check_task(task: Task) -> None:
@@ -123,6 +129,13 @@ def _claim(config: Config, folder: Path, held: ExitStack) -> bool:
         raise UserError(
             f"{folder} holds a run that did not finish: resume=true goes on, fresh=true starts again"
         )
+    elif found != "new" and (folder / "meta.json").exists():
+        begun = read_json(folder / "meta.json").get("processes", 1)
+        if begun != ranks.count():
+            raise UserError(
+                f"{folder} was begun with processes={begun}, and this launch has {ranks.count()}, which draw "
+                f"otherwise; nearest: launch {begun}, or fresh=true"
+            )
     from filelock import FileLock, Timeout
 
     Record(folder)  # the folder can be written to
@@ -162,7 +175,10 @@ class _Run:
         self.state = load_state(self.checkpoint) if self.checkpoint else None
         record.truncate_to(self.state["record"] if self.state else {})
         self.mirror = _mirror(config, record.folder) if ranks.rank() == 0 else None
-        self.policy, self.origin = load_policy(config, task, model, config.progress)
+        shown = config.progress and ranks.rank() == 0
+        if ranks.count() > 1 and hasattr(model, "warm_start"):  # once, and not by ranks that wait for it
+            ranks.first(lambda: runtime.apart(_make_start, config, task, model))
+        self.policy, self.origin = load_policy(config, task, model, shown)
         unit, amount = next((u, a) for u in UNITS if (a := getattr(config.budget, u)) is not None)
         self.ledger = Ledger(unit, amount)
         self.ledger.bring("warm_start", Account(**self.origin["account"]))
@@ -185,7 +201,7 @@ class _Run:
         for part in (task, *(getattr(strategy, axis) for axis in AXES)):
             if ready := getattr(part, "ready", None):
                 ready(self.lab)
-        self.bar = Bar(label) if config.progress and ranks.rank() == 0 else None
+        self.bar = Bar(label) if shown else None
         self.stop = runtime.StopRequest()
         self.figures: dict[str, float] = {}
         self.stream = ""  # hash of the batch's problems: arms with the same seed agree on it
@@ -205,15 +221,18 @@ class _Run:
     def go(self) -> None:
         """Train to the budget with everything recorded, then summarise."""
         try:
-            with self.stop.listening():
+            with self.stop.listening(), ranks.watching():
                 conductor = self._train()
             if self.stop.asked and not conductor.finished:
                 raise KeyboardInterrupt
             if ranks.rank() == 0:
                 self._summarise(conductor)
         except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt):
-                self.record.fail(f"{type(error).__name__}: {error}")
+            # the rank that failed first has said why itself, if it could
+            told = isinstance(error, ranks.RankLost) and status(self.record.folder) == "failed"
+            if not (told or isinstance(error, KeyboardInterrupt)):
+                who = f"rank {ranks.rank()} of {ranks.count()}: " if ranks.count() > 1 else ""
+                self.record.fail(f"{who}{type(error).__name__}: {error}")
             self.record.close()
             if self.mirror is not None:
                 self.mirror.close(deadline_seconds=5.0)

@@ -26,6 +26,7 @@ LAYERS = [
         "waiting",
         "checkpoint",
         "ranks",
+        "launch",
         "models.flops",
         "__init__",
     },

@@ -63,7 +63,7 @@ class Learned:
 
     def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
         """One value per prefix; charged as `score`, and at a refresh as `label` and `auxiliary_update`."""
-        if not prefixes:
+        if not any(ranks.gathered(bool(prefixes))):
             return []
         model = self._model(lab)
         if lab.batch % self.every == 0:
@@ -73,10 +73,12 @@ class Learned:
 
     def _refresh(self, model: ValueModel, chosen: list[Trajectory], lab: Lab) -> None:
         labels = self.labels.values(chosen, lab)
-        if lab.batch:  # before the first training there is nothing to judge
+        if lab.batch and chosen:  # before the first training there is nothing to judge
             for name, value in errors(model.predict(chosen), labels).items():
                 lab.log(f"scorer/{name}", value)
-        lab.log("scorer/loss", model.fit(chosen, labels))
+        loss = model.fit(chosen, labels)
+        if chosen:  # a rank may have none
+            lab.log("scorer/loss", loss)
 
     def _model(self, lab: Lab) -> ValueModel:
         from ablate.models.value_models import HeadModel, StepModel
