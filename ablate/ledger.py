@@ -199,7 +199,7 @@ class Ledger:
     def sync(self) -> None:
         """Add up what the ranks of a run have charged since the last time; the clock is the first rank's.
 
-        All ranks call it together, and have the same accounts then.
+        All ranks call it together, and have the same accounts then. Each keeps a prefix cache of its own.
         """
         if ranks.count() == 1:
             return
