@@ -74,7 +74,7 @@ python -m ablate.check strategy=my_idea holds it against its contract.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    if argv is None and exit_code(lambda words: start_others(words) or 0, argv):
+    if argv is None and exit_code(start_others, argv):
         return 2
     return exit_code(_main, argv)
 

@@ -15,16 +15,17 @@ from ablate import ranks
 from ablate.types import UserError
 
 
-def start_others(words: Sequence[str]) -> None:
+def start_others(words: Sequence[str]) -> int:
     """Replace this process by torchrun's, if accelerate wanted several on the CPU and started one.
 
-    words: the command line of ablate. Raises UserError if it cannot be told how many accelerate wanted.
+    words: the command line of ablate. Returns 0 where there is nothing to do. Raises UserError if nothing says
+    how many accelerate wanted.
     """
     # it says where the processes would meet only if there are to be several
     if not ranks.on_cpu() or "MASTER_ADDR" not in os.environ or "WORLD_SIZE" in os.environ:
-        return
+        return 0
     if any(variable in os.environ for variable in ranks.MPI):
-        return  # `ranks.check` has a word for them
+        return 0  # `ranks.check` has a word for them
     processes, machines = _asked()
     if processes is None or machines != 1:
         raise UserError(
