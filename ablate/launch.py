@@ -18,8 +18,8 @@ from ablate.types import UserError
 def start_others(words: Sequence[str]) -> int:
     """Replace this process by torchrun's, if accelerate wanted several on the CPU and started one.
 
-    words: the command line of ablate. Returns 0 where there is nothing to do. Raises UserError if nothing says
-    how many accelerate wanted.
+    words: the command line of ablate. Returns 0 where there is nothing to do. Raises UserError if nothing
+    says how many accelerate wanted.
     """
     # it says where the processes would meet only if there are to be several
     if not ranks.on_cpu() or "MASTER_ADDR" not in os.environ or "WORLD_SIZE" in os.environ:
