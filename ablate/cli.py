@@ -19,6 +19,7 @@ from ablate import __version__
 from ablate.command import exit_code
 from ablate.compose import Plan, conf_dir, default_choices, enter_working_directory, explain, groups, plan
 from ablate.config import Config, validate
+from ablate.launch import start_others
 from ablate.schema import nearest
 from ablate.sweep import sweep
 from ablate.types import UserError
@@ -73,6 +74,8 @@ python -m ablate.check strategy=my_idea holds it against its contract.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    if argv is None and exit_code(start_others, argv):
+        return 2
     return exit_code(_main, argv)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
+from ablate import ranks
 from ablate.schema import one_line
 from ablate.types import UserError
 
@@ -14,11 +15,19 @@ def exit_code(work: Callable[[list[str]], int], argv: Sequence[str] | None) -> i
     try:
         return work(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        print(f"ablate: {one_line(error)}", file=sys.stderr)
+        print(f"ablate{_rank()}: {one_line(error)}", file=sys.stderr)
         return 2
+    except ranks.RankLost as error:
+        print(f"ablate{_rank()}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("ablate: interrupted", file=sys.stderr)
         return 130
+
+
+def _rank() -> str:
+    """Which of several processes says it."""
+    return f" (rank {ranks.rank()} of {ranks.count()})" if ranks.count() > 1 else ""
 
 
 def refuse_options(words: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from ablate import ranks
 from ablate.alarm import Alarm
 from ablate.checkpoint import prune
 from ablate.ledger import milestones
@@ -110,6 +111,8 @@ class Conductor(TrainerCallback):
         step, ledger = state.global_step, self._ledger
         self._updated()
         ledger.pause_clock()
+        ledger.sync()
+        self._stop.asked = any(ranks.gathered(self._stop.asked))
         self.seconds["train"] += time.monotonic() - self._step_started
         self.batch_share = max(self.batch_share, (ledger.spent - self._spent_before) / ledger.budget)
         if not ledger.spent and ledger.totals()["flops"]:  # work was done, none of it in the budget's unit
@@ -137,7 +140,8 @@ class Conductor(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the newest checkpoints."""
-        prune(self._record.checkpoints, self._config.checkpoint.keep)
+        if ranks.rank() == 0:
+            prune(self._record.checkpoints, self._config.checkpoint.keep)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop the clock."""
@@ -184,6 +188,7 @@ class Conductor(TrainerCallback):
         ends = step == 0 or self.finished
         cap = self._config.sampling.cap
         result = self._evaluate(cap * self._config.evaluate.long_cap_factor if ends else cap)
+        self._ledger.sync()  # what each rank's share of it took
         self.seconds["evaluate"] += time.monotonic() - begun
         name = primary(result.metrics)
         self._heldout = result.metrics[name]

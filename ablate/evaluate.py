@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ablate import ranks
 from ablate.randomness import hash64
 from ablate.types import Problem, Task, UserError
 from ablate.verdicts import verdicts
@@ -63,16 +64,19 @@ def evaluate(
     verdicts on finished answers, and figures about them; the task's own by default.
     """
     k = config.samples
+    mine = ranks.share(len(problems))
+    prompts = [policy.prompt(problem.prompt) for problem in problems[mine]]
     samples = engine.generate(
-        [policy.prompt(problem.prompt) for problem in problems],
+        prompts,
         k,
-        [longest] * len(problems),
+        [longest] * len(prompts),
         key=hash64("evaluate", config.split, k),
         purpose="evaluate",
         temperature=config.temperature,
         workers=config.workers,
+        first=mine.start * k,
     )
-    steps = [step for row in samples for step in row]
+    steps = [step for part in ranks.gathered(samples) for row in part for step in row]
     owners = [problem for problem in problems for _ in range(k)]
     length = np.array([len(step.tokens) for step in steps])
     ends = policy.ends
@@ -80,7 +84,8 @@ def evaluate(
     texts = policy.answers([step.tokens for step in steps])
     judged = np.flatnonzero(ended)
     asked = [owners[i] for i in judged], [texts[i] for i in judged]
-    found, figures = examine(*asked) if examine else (verdicts(task, *asked), {})
+    # one rank asks: a judge is paid once, and its error rates are of all answers
+    found, figures = ranks.first(lambda: examine(*asked) if examine else (verdicts(task, *asked), {}))
     right = np.zeros(len(steps), dtype=bool)
     right[judged] = found
     within = policy.decode([step.tokens[:cap] for step in steps])
@@ -156,11 +161,18 @@ def divergence(
     p_reference / p_policy, and unlike k3 has no heavy tail where the policy has moved far; a small divergence
     may come out below zero.
     """
+    mine = ranks.share(len(answers))
     now, start = (
-        engine.score(prompts, answers, purpose="evaluate", temperature=temperature, policy=policy)
+        [
+            logprob
+            for row in engine.score(
+                prompts[mine], answers[mine], purpose="evaluate", temperature=temperature, policy=policy
+            )
+            for logprob in row
+        ]
         for policy in (None, reference)
     )
-    ratios = np.concatenate(now) - np.concatenate(start)
+    ratios = np.concatenate(ranks.gathered(np.subtract(now, start)))
     return {"kl_per_token": float(ratios.mean()), "kl_per_answer": float(ratios.sum()) / len(answers)}
 
 

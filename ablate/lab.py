@@ -10,6 +10,7 @@ from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from ablate import ranks
 from ablate.randomness import hash64
 from ablate.types import Group, JudgeModel, Problem, Step, Task, Trajectory, ValueModel, Verdict
 from ablate.verdicts import verdicts
@@ -51,7 +52,9 @@ class Laboratory:
         """Start batch number `batch`: every draw is a function of (sampling seed, batch, call, row)."""
         self.batch, self._calls = batch, 0
         self._logged: dict[str, list[float]] = defaultdict(list)
-        self.rng = Random(hash64(self._seed, "strategy", batch))
+        self.rng = Random(hash64(self._seed, "strategy", batch, *ranks.key()))
+        # ranks that know only their own charges of the batch must not decide differently
+        self._fraction = ranks.agreed(self._ledger.fraction) if ranks.count() > 1 else None
 
     def problem(self, problem: Problem) -> Problem:
         """The problem with its prompt in the policy's tokens."""
@@ -61,8 +64,8 @@ class Laboratory:
 
     @property
     def budget_fraction(self) -> float:
-        """Share of the budget spent so far."""
-        return self._ledger.fraction
+        """Share of the budget spent so far; with several ranks, up to this batch."""
+        return self._ledger.fraction if self._fraction is None else self._fraction
 
     def sample(
         self, prefixes: Sequence[Trajectory], n: int, stop: Sequence[str] = (), purpose: str = "rollout"
@@ -75,7 +78,7 @@ class Laboratory:
             [prefix.problem.tokens + prefix.completion for prefix in prefixes],
             n,
             [self.cap - prefix.length for prefix in prefixes],
-            key=hash64(self._seed, "rollout", self.batch, self._calls),
+            key=hash64(self._seed, "rollout", self.batch, self._calls, *ranks.key()),
             purpose=purpose,
             temperature=self._temperature,
             stop=frozenset().union(*(self._policy.stop_tokens(text) for text in stop)),

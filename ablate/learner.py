@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from ablate import ranks
 from ablate.rows import Row, collate, micro_batches, penalised, rows_of
 from ablate.types import Group
 
@@ -181,7 +182,8 @@ class Learner(GRPOTrainer):
 
     def _lr_factor(self, step: int) -> float:
         warm = min(1.0, (step + 1) / max(1, self._config.warmup_steps))
-        fraction = self._ledger.fraction
+        self._ledger.sync()
+        fraction = ranks.agreed(self._ledger.fraction)
         if self._config.schedule == "linear":
             return warm * (1.0 - fraction)
         if self._config.schedule == "cosine":

@@ -11,9 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ablate import ranks
 from ablate.models.flops import PassCost
 
 # what counts against the budget ...
@@ -89,6 +90,11 @@ class Ledger:
         self.seconds = 0.0  # wall time of training so far, evaluation and warm start excluded
         self._prefixes = PrefixIndex()
         self._clock: float | None = None
+        self._common = {purpose: Account() for purpose in self.accounts}  # as of the last `sync`
+
+    def bring(self, purpose: str, account: Account) -> None:
+        """Set an account to what was spent before this run; the same on every rank."""
+        self.accounts[purpose], self._common[purpose] = account, replace(account)
 
     # -- charging -------------------------------------------------------------------------------------------
 
@@ -190,6 +196,25 @@ class Ledger:
         self._tick()
         self._clock = None
 
+    def sync(self) -> None:
+        """Add up what the ranks of a run have charged since the last time; the clock is the first rank's.
+
+        All ranks call it together, and have the same accounts then. Each keeps a prefix cache of its own.
+        """
+        if ranks.count() == 1:
+            return
+        self._tick()
+        own = {
+            purpose: [value - old for value, old in zip(_values(account), _values(before), strict=True)]
+            for (purpose, account), before in zip(self.accounts.items(), self._common.values(), strict=True)
+        }
+        shares = ranks.gathered((own, self.seconds))
+        self.seconds = shares[0][1]
+        for charged, _ in shares:
+            for purpose, values in charged.items():
+                self._common[purpose].add(Account(*values))
+        self.accounts = {purpose: replace(account) for purpose, account in self._common.items()}
+
     def _tick(self) -> None:
         if self._clock is not None:
             now = time.monotonic()
@@ -238,7 +263,12 @@ class Ledger:
         self.seconds = state["seconds"]
         for name, values in state["accounts"].items():
             self.accounts[name] = Account(**values)
+        self._common = {purpose: replace(account) for purpose, account in self.accounts.items()}
         self._prefixes.clear()
+
+
+def _values(account: Account) -> list[Any]:
+    return [getattr(account, item.name) for item in fields(account)]
 
 
 def milestones(count: int) -> list[float]:

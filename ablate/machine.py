@@ -41,7 +41,7 @@ def start_facts(gpus: Sequence[str]) -> dict[str, Any]:
     """What one start of a run depends on; nothing that names the machine or its user."""
     import psutil
 
-    from ablate import __version__
+    from ablate import __version__, ranks
 
     libraries = {}
     for name in LIBRARIES:
@@ -52,6 +52,7 @@ def start_facts(gpus: Sequence[str]) -> dict[str, Any]:
     return {
         "started": time.time(),
         "command": shlex.join(_command()),
+        "processes": ranks.count(),
         "ablate": __version__,
         "python": platform.python_version(),
         "libraries": libraries,

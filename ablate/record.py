@@ -38,6 +38,7 @@ __all__ = [
     "STREAMS",
     "Record",
     "Status",
+    "Unrecorded",
     "atomic_write",
     "load_evaluation",
     "primary",
@@ -193,6 +194,33 @@ class Record:
             handle.truncate(rows[-1][1] if rows else 0)  # a line that a killed process left half written
             self._streams[stream] = handle
         return self._streams[stream]
+
+
+class Unrecorded(Record):
+    """In place of a record, on the ranks of a run that do not keep it. They only say why they failed."""
+
+    def append(self, stream: str, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def write_meta(self, run_name: str, tags: Mapping[str, str], gpus: Sequence[str] = ()) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def write_evaluation(self, step: int, columns: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def positions(self) -> dict[str, int]:
+        """None."""
+        return {}
+
+    def truncate_to(self, positions: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def finish(self, summary: Mapping[str, Any], text: str) -> None:
+        """Nothing."""
 
 
 def status(folder: Path) -> Status:

@@ -12,17 +12,18 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
 from ablate import config as configuration
-from ablate import runtime
+from ablate import ranks, runtime
 from ablate.checkpoint import latest, load_state, load_tensors
 from ablate.ledger import UNITS, Account, Ledger
 from ablate.randomness import hash64
-from ablate.record import Record, read_json, read_jsonl, status
+from ablate.record import Record, Unrecorded, read_json, read_jsonl, status
 from ablate.strategy import AXES, Strategy
 from ablate.tasks.streams import permuted
 from ablate.types import Group, Task, UserError
@@ -38,8 +39,7 @@ def run(config: Config, quiet: bool = False) -> Path:
 
     quiet: the summary is not printed.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("a run is one process for now: start it without accelerate launch or torchrun")
+    ranks.check(config.learner.problems, config.learner.bf16)
     folder = configuration.run_folder(config)
     parts = {key: configuration.build(getattr(config, key)) for key in ("task", "model", "engine")}
     axes = {axis: configuration.build(getattr(config.strategy, axis)) for axis in AXES}
@@ -52,18 +52,12 @@ def run(config: Config, quiet: bool = False) -> Path:
             check(parts["task"])
     parts["engine"].check()
     check_budget(config, parts["task"], parts["model"], strategy)
-    if not _claim(config, folder):
-        return folder
-    record = Record(folder)
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another process is at work on {folder}") from None
-    with lock:
-        _Run(config, record, strategy, quiet, **parts).go()
+    ranks.start(runtime.device(getattr(parts["model"], "device", "auto")).type == "cpu")
+    with ExitStack() as held, ranks.watching():
+        if ranks.first(lambda: _claim(config, folder, held)):
+            record = Record(folder) if ranks.rank() == 0 else Unrecorded(folder)
+            _Run(config, record, strategy, quiet, **parts).go()
+    ranks.leave()
     return folder
 
 
@@ -79,6 +73,11 @@ def load_policy(config: Config, task: Task, model: Any, progress: bool) -> tuple
     policy.model.to(runtime.device(getattr(model, "device", "auto")))
     policy.bf16 = config.learner.bf16
     return policy, origin
+
+
+def _make_start(config: Config, task: Task, model: Any) -> None:
+    """Leave the warm start in the cache."""
+    model.load(task, config.seed, Path(config.paths.cache), config.progress)
 
 
 def check_task(task: Task) -> None:
@@ -122,8 +121,11 @@ def check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> 
         )
 
 
-def _claim(config: Config, folder: Path) -> bool:
-    """May this command write into the folder? False if the run is there already, finished."""
+def _claim(config: Config, folder: Path, held: ExitStack) -> bool:
+    """May this command write into the folder? False if the run is there already, finished.
+
+    Until `held` is closed, nobody else may.
+    """
     found = status(folder)
     if config.fresh and found != "new":
         aside = next(
@@ -141,6 +143,20 @@ def _claim(config: Config, folder: Path) -> bool:
         raise UserError(
             f"{folder} holds a run that did not finish: resume=true goes on, fresh=true starts again"
         )
+    elif found != "new" and (folder / "meta.json").exists():
+        begun = read_json(folder / "meta.json").get("processes", 1)
+        if begun != ranks.count():
+            raise UserError(
+                f"{folder} was begun with processes={begun}, and this launch has {ranks.count()}, which draw "
+                f"otherwise; nearest: launch {begun}, or fresh=true"
+            )
+    from filelock import FileLock, Timeout
+
+    Record(folder)  # the folder can be written to
+    try:
+        held.enter_context(FileLock(folder / ".lock", timeout=0))
+    except Timeout:
+        raise UserError(f"another process is at work on {folder}") from None
     return True
 
 
@@ -169,16 +185,19 @@ class _Run:
         record.write_config(resolved)
         tags = {"experiment": config.name, "strategy": config.strategy.name, "seed": str(config.seed)}
         record.write_meta(label, tags, runtime.gpus())
-        self.checkpoint = latest(record.checkpoints)
+        self.checkpoint = ranks.first(lambda: latest(record.checkpoints))
         self.state = load_state(self.checkpoint) if self.checkpoint else None
         record.truncate_to(self.state["record"] if self.state else {})
-        self.mirror = _mirror(config, record.folder)
-        self.policy, self.origin = load_policy(config, task, model, config.progress)
+        self.mirror = _mirror(config, record.folder) if ranks.rank() == 0 else None
+        shown = config.progress and ranks.rank() == 0
+        if ranks.count() > 1 and hasattr(model, "warm_start"):  # once, and not by ranks that wait for it
+            ranks.first(lambda: runtime.apart(_make_start, config, task, model))
+        self.policy, self.origin = load_policy(config, task, model, shown)
         unit, amount = next((u, a) for u in UNITS if (a := getattr(config.budget, u)) is not None)
         self.ledger = Ledger(unit, amount)
-        self.ledger.accounts["warm_start"] = Account(**self.origin["account"])
+        self.ledger.bring("warm_start", Account(**self.origin["account"]))
         spent = config.tuning
-        self.ledger.accounts["tuning"] = Account(spent.flops, spent.logical_flops, spent.tokens)
+        self.ledger.bring("tuning", Account(spent.flops, spent.logical_flops, spent.tokens))
         engine.start(self.policy, self.ledger)
         from ablate.lab import Laboratory
         from ablate.progress import Bar
@@ -196,22 +215,22 @@ class _Run:
         for part in (task, *(getattr(strategy, axis) for axis in AXES)):
             if ready := getattr(part, "ready", None):
                 ready(self.lab)
-        self.bar = Bar(label) if config.progress else None
+        self.bar = Bar(label) if shown else None
         self.stop = runtime.StopRequest()
         self.figures: dict[str, float] = {}
         self.stream = ""  # hash of the batch's problems: arms with the same seed agree on it
 
     def rollout(self, batch: int) -> list[Group]:
-        """The credited groups of a batch; their figures are kept for the record."""
+        """The credited groups of a batch, of this rank's problems; their figures are kept for the record."""
         size = self.config.learner.problems
         stream = range(batch * size, (batch + 1) * size)
         seed, few = self.config.seed, self.config.learner.distinct_problems
         places = [i if few is None else permuted(seed, "distinct", i, few) for i in stream]
-        problems = [self.lab.problem(self.task.problem(seed, "train", i)) for i in places]
+        problems = [self.task.problem(seed, "train", i) for i in places]
         self.stream = f"{hash64(*(problem.id for problem in problems)):016x}"
         self.lab.begin(batch)
-        groups = self.strategy.rollout(problems, self.lab)
-        self.figures = self.lab.report(groups)
+        groups = self.strategy.rollout([self.lab.problem(p) for p in problems[ranks.share(size)]], self.lab)
+        self.figures = ranks.mean(self.lab.report(groups))
         self.engine.rest()
         return groups
 
@@ -228,24 +247,29 @@ class _Run:
     def go(self) -> None:
         """Train to the budget with everything recorded, then summarise."""
         try:
-            with self.stop.listening():
+            with self.stop.listening(), ranks.watching():
                 conductor = self._train()
             if self.stop.asked and not conductor.finished:
                 raise KeyboardInterrupt
-            self._summarise(conductor)
+            if ranks.rank() == 0:
+                self._summarise(conductor)
         except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt):
-                self.record.fail(f"{type(error).__name__}: {error}")
+            # the rank that failed first has said why itself, if it could
+            told = isinstance(error, ranks.RankLost) and status(self.record.folder) == "failed"
+            if not (told or isinstance(error, KeyboardInterrupt)):
+                who = f"rank {ranks.rank()} of {ranks.count()}: " if ranks.count() > 1 else ""
+                self.record.fail(f"{who}{type(error).__name__}: {error}")
             self.record.close()
             if self.mirror is not None:
                 self.mirror.close(deadline_seconds=5.0)
             if isinstance(error, UserError):
                 raise  # it says all there is to say
-            print(
-                f"\n{self.record.folder}: all steps up to the last checkpoint are kept; "
-                "the same command with resume=true goes on from there",
-                file=sys.stderr,
-            )
+            if ranks.rank() == 0:
+                print(
+                    f"\n{self.record.folder}: all steps up to the last checkpoint are kept; "
+                    "the same command with resume=true goes on from there",
+                    file=sys.stderr,
+                )
             from ablate.learner import NonFiniteLoss
 
             if isinstance(error, NonFiniteLoss):

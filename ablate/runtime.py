@@ -6,9 +6,13 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+from ablate import ranks
+
+T = TypeVar("T")
 
 # Threads that wait must sleep, not spin: with spinning, two runs side by side on two cores are several times
 # slower each. OpenMP reads this when torch is loaded.
@@ -19,10 +23,10 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 def set_threads(threads: int | None) -> int:
-    """Let torch use `threads` threads (None: every core this process may run on). Returns the number."""
+    """Let torch use `threads` threads (None: every core, or this rank's part of them). Returns the number."""
     import torch
 
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_count())
     torch.set_num_threads(count)
     return count
 
@@ -41,10 +45,34 @@ def keep_memory() -> None:
 
 
 def device(wanted: str = "auto") -> Any:
-    """The device of this name; "auto": the first GPU if there is one, else the CPU."""
+    """The device of this name; "auto": this rank's GPU; the CPU, if there is none or the launch says so."""
     import torch
 
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+    there = torch.cuda.is_available() and not ranks.on_cpu()
+    kind = ("cuda" if there else "cpu") if wanted == "auto" else wanted
+    return torch.device(kind, ranks.local_rank()) if kind == "cuda" else torch.device(kind)
+
+
+def apart(work: Callable[..., T], *arguments: Any) -> T:
+    """What `work`, a function of a module, returns in a new process that belongs to no launch.
+
+    Where ranks make one run, a Trainer takes each of them for a part of its own work and waits for the rest.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    import torch
+
+    threads = torch.get_num_threads()
+    with ProcessPoolExecutor(1, get_context("spawn"), _leave_launch, (threads,)) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def _leave_launch(threads: int) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    quiet_libraries()
+    set_threads(threads)
 
 
 def gpus() -> list[str]:

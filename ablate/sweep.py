@@ -31,6 +31,7 @@ from typing import Any, Literal
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from ablate import ranks
 from ablate.compose import Plan, enter_working_directory
 from ablate.config import Config, run_folder, validate
 from ablate.progress import clock
@@ -63,6 +64,8 @@ def sweep(checked: Plan, launch: Launch) -> int:
 
     Raises KeyboardInterrupt if it was asked to stop.
     """
+    if ranks.count() > 1:
+        raise UserError("a sweep (-m) starts its own processes: run it without accelerate launch or torchrun")
     cache = checked.config.paths.cache
     folder = Path(cache) / "sweeps" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     facts = {"process": os.getpid(), "runs": checked.count, "varied": checked.varied}

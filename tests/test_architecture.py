@@ -25,6 +25,8 @@ LAYERS = [
         "text",
         "waiting",
         "checkpoint",
+        "ranks",
+        "launch",
         "models.flops",
         "__init__",
     },

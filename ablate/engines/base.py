@@ -47,20 +47,23 @@ class Engine:
         temperature: float = 1.0,
         stop: frozenset[int] = frozenset(),
         workers: int | None = 1,
+        first: int = 0,
     ) -> list[list[Step]]:
         """Draw `n` continuations of each prefix.
 
-        prefixes: P token tuples. max_new: most new tokens, per prefix (>= 1). key: 64-bit random stream;
-        row i*n+j is sample j of prefix i. stop: tokens that end a continuation, besides the end tokens; the
-        token that ends one is part of it. workers: processes that may take part, where an engine decodes in
-        several. Returns P lists of n Steps with tokens and the log-probabilities they were sampled with
-        (natural logarithm, at `temperature`).
+        prefixes: P token tuples. max_new: most new tokens, per prefix (>= 1). key: 64-bit random stream; row
+        first+i*n+j of it is sample j of prefix i. stop: tokens that end a continuation, besides the end
+        tokens; the token that ends one is part of it. workers: processes that may take part, where an engine
+        decodes in several. Returns P lists of n Steps with tokens and the log-probabilities they were sampled
+        with (natural logarithm, at `temperature`).
         """
         if any(room < 1 for room in max_new):
             raise ValueError("every prefix needs room for at least one new token")
         _need_tokens(prefixes)
         stops = stop | self._policy.ends
-        drawn = self._sample(prefixes, n, max_new, key, temperature, stops, workers) if prefixes else []
+        drawn = (
+            self._sample(prefixes, n, max_new, key, first, temperature, stops, workers) if prefixes else []
+        )
         # charged in the caller's order, so that the accounts do not depend on the batching
         for prefix, steps in zip(prefixes, drawn, strict=True):
             self._ledger.charge_generation(
@@ -74,6 +77,7 @@ class Engine:
         n: int,
         max_new: Sequence[int],
         key: int,
+        first: int,
         temperature: float,
         stops: frozenset[int],
         workers: int | None,

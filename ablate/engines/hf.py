@@ -37,6 +37,7 @@ class HFEngine(Engine):
         n: int,
         max_new: Sequence[int],
         key: int,
+        first: int,
         temperature: float,
         stops: frozenset[int],
         workers: int | None,
@@ -57,7 +58,7 @@ class HFEngine(Engine):
         def decode(batch: int) -> None:
             rows = numbers[begins[batch] :][: self.max_rows]
             room = [max_new[row // n] for row in rows]
-            noise = uniforms(key, np.array(rows), max(room))
+            noise = uniforms(key, first + np.array(rows), max(room))
             here = slice(begins[batch], begins[batch] + len(rows))
             tokens[here, : max(room)], logprobs[here, : max(room)], lengths[here] = self._decode(
                 [prefixes[row // n] for row in rows], room, noise, temperature, ends

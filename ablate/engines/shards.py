@@ -21,6 +21,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ablate import ranks
+
 NUMBER = np.dtype(np.uint32)  # of a piece, in the queue
 TRACEBACK = 4000  # bytes of it that are passed on: a pipe takes 4096 without waiting for a reader
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG in linux/prctl.h
@@ -34,7 +36,7 @@ def processes(wanted: int | None, pieces: int, device: Any) -> int:
     # macOS' system libraries do not survive a fork, nor do CUDA and OpenMP's pool of threads
     if sys.platform != "linux" or device.type != "cpu" or torch.get_num_threads() > 1:
         return 1
-    cores = len(os.sched_getaffinity(0))
+    cores = max(1, len(os.sched_getaffinity(0)) // ranks.local_count())
     return max(1, min(cores if wanted is None else wanted, cores, pieces))
 
 

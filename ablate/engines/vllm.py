@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ablate import ranks
 from ablate.engines.base import Engine
 from ablate.randomness import hash64
 from ablate.schema import one_line
@@ -103,7 +104,9 @@ class VLLMEngine(Engine):
         import torch
         from vllm import LLM
 
-        chunks: dict[str, Any] = {}
+        special: dict[str, Any] = {}
+        if on_gpu and ranks.count() > 1:  # every rank has a vLLM of its own, on its own GPU
+            special = {"distributed_executor_backend": "external_launcher"}
         if not on_gpu:
             self._check_heads(policy)
             # vLLM 0.32 fails on a CPU where a prompt is read in parts and its row has a seed
@@ -111,7 +114,7 @@ class VLLMEngine(Engine):
             limit: int = getattr(config, "max_position_embeddings", None) or 0
             if self.max_length is not None:
                 limit = self.max_length
-            chunks = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(limit, BATCH_TOKENS)}
+            special = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(limit, BATCH_TOKENS)}
         memory = self.cache_gb if on_gpu else self.cache_gb or CPU_CACHE
         low = policy.bf16 or policy.backbone.dtype == torch.bfloat16
         set_threads = torch.set_num_threads
@@ -135,7 +138,7 @@ class VLLMEngine(Engine):
                     logprobs_mode="processed_logprobs",
                     generation_config="vllm",
                     seed=0,
-                    **chunks,
+                    **special,
                 )
         except Exception as error:  # memory, architectures, kernels: of many kinds
             raise UserError(f"engine=vllm cannot start: {one_line(error)[:300]}") from error
@@ -190,6 +193,7 @@ class VLLMEngine(Engine):
         n: int,
         max_new: Sequence[int],
         key: int,
+        first: int,
         temperature: float,
         stops: frozenset[int],
         workers: int | None,
@@ -218,7 +222,7 @@ class VLLMEngine(Engine):
                 SamplingParams(
                     temperature=temperature,
                     max_tokens=max_new[row // n],
-                    seed=hash64(key, row) % 2**63 if temperature else None,
+                    seed=hash64(key, first + row) % 2**63 if temperature else None,
                     stop_token_ids=ends,
                     logprobs=0,  # the sampled token's alone
                     detokenize=False,

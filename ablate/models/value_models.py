@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ablate import ranks
 from ablate.ledger import PrefixIndex
 from ablate.models.flops import BACKWARD, PassCost
 
@@ -49,7 +50,8 @@ class HeadModel:
     """A two-layer value head on the policy's own last hidden state; no gradient reaches the policy.
 
     The policy's pass is shared with sampling: under the cached convention only what the policy has not read
-    yet is charged. steps: AdamW steps per `fit`, each on all examples.
+    yet is charged. steps: AdamW steps per `fit`, each on all examples, those of other ranks included: all of
+    them call it together, and one may have none.
     """
 
     def __init__(self, policy: Policy, ledger: Ledger, seed: int, lr: float, steps: int) -> None:
@@ -57,7 +59,7 @@ class HeadModel:
         from torch import nn
 
         self._policy, self._ledger, self._steps = policy, ledger, steps
-        width = policy.model.config.get_text_config().hidden_size
+        width = self._width = policy.model.config.get_text_config().hidden_size
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self._head = nn.Sequential(
@@ -84,6 +86,8 @@ class HeadModel:
                     self._features[row] = state[len(row) - 1].float().clone()
         for row in fresh:
             self._ledger.charge_scoring("score", self._policy.cost, row, (), heads=0)
+        if not prefixes:
+            return torch.empty((0, self._width), device=self._policy.device)
         return torch.stack([self._features[_tokens(prefix)] for prefix in prefixes])
 
     def predict(self, prefixes: Sequence[Trajectory]) -> list[float]:
@@ -102,13 +106,16 @@ class HeadModel:
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits as loss_of
 
-        features, wanted = self._read(prefixes), torch.tensor(targets, device=self._policy.device)
+        wanted = torch.tensor(targets, device=self._policy.device)
+        features = self._read(prefixes)
         first = None
         for _ in range(self._steps):
-            loss = loss_of(self._head(features).squeeze(-1), wanted)
+            logits = self._head(features).squeeze(-1)
+            loss = loss_of(logits, wanted) if prefixes else logits.sum()
             first = loss.item() if first is None else first
             self._optimizer.zero_grad()
             loss.backward()
+            ranks.weighted_mean([p.grad for p in self._head.parameters()], len(targets))
             self._optimizer.step()
         self._ledger.charge("auxiliary_update", (1.0 + BACKWARD) * self._flops * len(prefixes) * self._steps)
         self._features.clear()

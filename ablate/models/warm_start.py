@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ablate import runtime
 from ablate.types import UserError
 from ablate.waiting import locked
 
@@ -298,6 +299,7 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
     if not hasattr(task, "demonstrations"):
         raise UserError(f"task={task.name} has no demonstrations to warm-start model=tiny on")
     policy = shape.untrained(task, hash64(seed, "weights") % 2**31)
+    policy.model.to(runtime.device())  # drawn on the CPU, whatever trains
     pairs = task.demonstrations(
         seed,
         spec.demonstrations,

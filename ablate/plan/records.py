@@ -77,10 +77,12 @@ class Recorded:
         return not self.meta.get("resumed")
 
     def on(self, machine: Mapping[str, Any]) -> bool:
-        """Did it run on such a machine?"""
+        """Did it run on such a machine, in one process?"""
         own = self.meta.get("machine", {})
-        return all(own.get(key) == machine[key] for key in ("cpu", "cores")) and (
-            own.get("gpus", [])[:1] == machine["gpus"][:1]
+        return (
+            self.meta.get("processes", 1) == 1
+            and all(own.get(key) == machine[key] for key in ("cpu", "cores"))
+            and (own.get("gpus", [])[:1] == machine["gpus"][:1])
         )
 
 

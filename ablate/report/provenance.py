@@ -28,6 +28,7 @@ def provenance(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
         "python": count(run.meta.get("python") for run in runs),
         **{name: count(run.meta.get("libraries", {}).get(name) for run in runs) for name in libraries},
         "cpu": count(run.meta.get("machine", {}).get("cpu") for run in runs),
+        "processes": count(n if (n := run.meta.get("processes", 1)) > 1 else None for run in runs),
         "gpu": count(", ".join(run.meta.get("machine", {}).get("gpus", ())) or None for run in runs),
     }
 

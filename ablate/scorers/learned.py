@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+from ablate import ranks
 from ablate.models.lora import LoRA
 from ablate.scorers.monte_carlo import MonteCarlo
-from ablate.types import Lab, Trajectory, UserError, ValueModel
+from ablate.types import Lab, Task, Trajectory, UserError, ValueModel
 
 BINS = 10  # of the calibration error
 
@@ -52,9 +53,17 @@ class Learned:
                 )
             self.lora.check()
 
+    def check(self, task: Task) -> None:
+        """Raises UserError where several processes would each train a scorer of their own."""
+        if ranks.count() > 1 and self.train != "head":
+            raise UserError(
+                f"scorer=learned with train={self.train} is trained in one process, and this run has "
+                f"{ranks.count()}; nearest: train=head"
+            )
+
     def values(self, prefixes: Sequence[Trajectory], lab: Lab) -> list[float]:
         """One value per prefix; charged as `score`, and at a refresh as `label` and `auxiliary_update`."""
-        if not prefixes:
+        if not any(ranks.gathered(bool(prefixes))):
             return []
         model = self._model(lab)
         if lab.batch % self.every == 0:
@@ -64,10 +73,12 @@ class Learned:
 
     def _refresh(self, model: ValueModel, chosen: list[Trajectory], lab: Lab) -> None:
         labels = self.labels.values(chosen, lab)
-        if lab.batch:  # before the first training there is nothing to judge
+        if lab.batch and chosen:  # before the first training there is nothing to judge
             for name, value in errors(model.predict(chosen), labels).items():
                 lab.log(f"scorer/{name}", value)
-        lab.log("scorer/loss", model.fit(chosen, labels))
+        loss = model.fit(chosen, labels)
+        if chosen:  # a rank may have none
+            lab.log("scorer/loss", loss)
 
     def _model(self, lab: Lab) -> ValueModel:
         from ablate.models.value_models import HeadModel, StepModel

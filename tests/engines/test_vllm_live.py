@@ -4,7 +4,12 @@
 """
 
 import gc
+import os
+import re
+import subprocess
+import sys
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +17,7 @@ import torch
 from scipy.special import softmax
 from scipy.stats import chisquare
 from word_problems import SYSTEM, WordProblems, make_model
-from word_runs import STRATEGIES, add_task, count, train
+from word_runs import SETTINGS, STRATEGIES, add_task, count, train
 
 from ablate.engines.hf import HFEngine
 from ablate.engines.vllm import BATCH_TOKENS, VLLMEngine
@@ -157,6 +162,21 @@ def test_a_shared_prefix_is_read_once_per_version(pair, monkeypatch):
     assert cached[2] == [0, pages]  # the new weights have read nothing yet
 
 
+def checked():
+    """From now on the engine is held against the policy at every call; the distances, as they come."""
+    distances, sample = [], VLLMEngine._sample
+
+    def checking(self, prefixes, n, max_new, key, first, temperature, *rest):
+        drawn = sample(self, prefixes, n, max_new, key, first, temperature, *rest)
+        ledger, self._ledger = self._ledger, Ledger()  # this reading is nobody's expense
+        distances.append(distance(self, prefixes, drawn, temperature))
+        self._ledger = ledger
+        return drawn
+
+    VLLMEngine._sample = checking
+    return distances
+
+
 def test_more_prompts_than_a_pass_can_read(pair):
     policy, engine = pair
     rows = [policy.encode(f"{i % 10} + {i // 10} = " * 40)[:450] for i in range(40)]
@@ -224,21 +244,48 @@ def test_what_vllm_itself_refuses_is_one_line(folders):
     assert "\n" not in str(caught.value)
 
 
+RANK = """
+import sys
+
+from test_vllm_live import checked
+from ablate import ranks
+from ablate.cli import main
+
+distances = checked()
+code = main()
+print(f"rank {ranks.rank()} of {ranks.count()}: {max(distances):.1e}", flush=True)
+sys.exit(code)
+"""
+
+
+def test_two_processes_each_have_a_copy_in_step(folders, tmp_path):
+    add_task(tmp_path)
+    (tmp_path / "rank.py").write_text(RANK)
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+            *("rank.py", *SETTINGS, "strategy=mcts", "engine=vllm", "engine.cache_gb=0.25"),
+            *(f"model.path={folders[True]}", f"paths.results={tmp_path}", f"paths.cache={tmp_path}"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here.parents[1], here.parent, here)))},
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = dict(re.findall(r"rank (\d) of 2: (\S+)", done.stdout))
+    assert found.keys() == {"0", "1"} and all(float(largest) < TOLERANCE for largest in found.values())
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_suspect_is_trained_with_it(folders, tmp_path, monkeypatch, strategy):
     """Whole runs, in which every batch's log-probabilities are the policy's at that time."""
     monkeypatch.chdir(tmp_path)
     add_task(tmp_path)
-    distances, sample = [], VLLMEngine._sample
-
-    def checking(self, prefixes, n, max_new, key, temperature, *rest):
-        drawn = sample(self, prefixes, n, max_new, key, temperature, *rest)
-        ledger, self._ledger = self._ledger, Ledger()  # this reading is nobody's expense
-        distances.append(distance(self, prefixes, drawn, temperature))
-        self._ledger = ledger
-        return drawn
-
-    monkeypatch.setattr(VLLMEngine, "_sample", checking)
+    monkeypatch.setattr(VLLMEngine, "_sample", VLLMEngine._sample)  # put back afterwards
+    distances = checked()
     counts = count(monkeypatch, VLLMEngine)
     folder, summary = train(
         folders[True], tmp_path, f"strategy={strategy}", "engine=vllm", "engine.cache_gb=0.25"
