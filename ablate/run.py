@@ -11,17 +11,20 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
+from ablate import __version__, runtime
 from ablate import config as configuration
-from ablate import runtime
-from ablate.checkpoint import latest, load_state, load_tensors
+from ablate.checkpoint import disk, latest, load_state, load_tensors
 from ablate.ledger import UNITS, Account, Ledger
+from ablate.owner import NAME as OWNER
+from ablate.owner import Busy, Lost, owned, owner
 from ablate.randomness import hash64
-from ablate.record import Record, read_json, read_jsonl, status
+from ablate.record import Record, check_format, read_json, read_jsonl, status
 from ablate.strategy import AXES, Strategy
 from ablate.types import Group, Task, UserError
 
@@ -48,17 +51,13 @@ def run(config: Config, quiet: bool = False) -> Path:
             check(parts["task"])
     parts["engine"].check()
     check_budget(config, parts["task"], parts["model"], strategy)
-    if not _claim(config, folder):
+    if not _claim(config, folder, quiet):
         return folder
     record = Record(folder)
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another process is at work on {folder}") from None
-    with lock:
+    with owned(folder) as lock:
+        if status(folder) == "finished":  # by another process, since
+            return folder
+        record.guard = lock.check
         _Run(config, record, strategy, quiet, **parts).go()
     return folder
 
@@ -108,16 +107,27 @@ def check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> 
         )
 
 
-def _claim(config: Config, folder: Path) -> bool:
-    """May this command write into the folder? False if the run is there already, finished."""
+def _claim(config: Config, folder: Path, quiet: bool) -> bool:
+    """May this command write into the folder? False if the run is there already, finished.
+
+    Raises Busy if another process is at work there, UserError if it takes resume=true or fresh=true.
+    """
+    if held := owner(folder):
+        raise Busy(folder, held)
     found = status(folder)
+    if found != "new":
+        check_format(folder)
     if config.fresh and found != "new":
         aside = next(
             p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.before-{i}")).exists()
         )
-        os.replace(folder, aside)
+        with owned(folder):
+            os.replace(folder, aside)
+            (aside / OWNER).unlink()
         print(f"the earlier run is kept in {aside}", file=sys.stderr)
     elif found == "finished":
+        if quiet:
+            return False
         from ablate.summary import to_text
 
         print(to_text(read_json(folder / "summary.json")))
@@ -208,9 +218,10 @@ class _Run:
                 raise KeyboardInterrupt
             self._summarise(conductor)
         except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt):
-                self.record.fail(f"{type(error).__name__}: {error}")
-            self.record.close()
+            if not isinstance(error, KeyboardInterrupt | Lost):
+                message = f"{type(error).__name__}: {error}"
+                _or_say(lambda: self.record.fail(message), error)
+            _or_say(self.record.close, error)
             if self.mirror is not None:
                 self.mirror.close(deadline_seconds=5.0)
             if isinstance(error, UserError):
@@ -270,9 +281,16 @@ class _Run:
             seed=config.seed,
         )
         if self.state:
-            self.lab.load_state_dict(load_tensors(cast(Path, self.checkpoint)))
-            conductor.restore(self.state)
-            learner.restore(self.state)
+            try:
+                self.lab.load_state_dict(load_tensors(cast(Path, self.checkpoint)))
+                conductor.restore(self.state)
+                learner.restore(self.state)
+            except KeyError as error:
+                raise UserError(
+                    f"{self.checkpoint} lacks {error}: another version of ablate wrote it "
+                    f"({read_json(self.record.folder / 'meta.json').get('ablate')}; this is {__version__}); "
+                    "fresh=true starts again and keeps the old record"
+                ) from error
         gc.freeze()  # what the libraries hold is not garbage: a full collection would take half a second
         if conductor.finished:  # killed between the last step and the summary
             self.policy.restore(cast(Path, self.checkpoint))
@@ -292,8 +310,9 @@ class _Run:
 
         partial = self.record.policy.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        self.policy.model.save_pretrained(partial)
-        self.policy.tokenizer.save_pretrained(partial)
+        with disk(partial):
+            self.policy.model.save_pretrained(partial)
+            self.policy.tokenizer.save_pretrained(partial)
         shutil.rmtree(self.record.policy, ignore_errors=True)
         os.replace(partial, self.record.policy)
         seconds = {"total": time.monotonic() - self.started, **conductor.seconds}
@@ -320,6 +339,15 @@ class _Run:
             said = self.mirror.close()
             if not (self.quiet and self.mirror.complete):
                 print(said)
+
+
+def _or_say(work: Callable[[], None], error: BaseException) -> None:
+    """The last work of a run that ends with `error`; a full disk may refuse that, too."""
+    try:
+        work()
+    except UserError as second:
+        if str(second) != str(error):
+            print(f"ablate: {second}", file=sys.stderr)
 
 
 def _mirror(config: Config, folder: Path) -> Any:

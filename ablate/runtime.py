@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 # Threads that wait must sleep, not spin: with spinning, two runs side by side on two cores are several times
 # slower each. OpenMP reads this when torch is loaded.
@@ -71,30 +73,42 @@ def quiet_libraries() -> None:
 
 
 class StopRequest:
-    """Set by the first Ctrl-C or SIGTERM; a second one interrupts at once."""
+    """Set by the first Ctrl-C or SIGTERM; a second one interrupts at once, and so do LONGEST seconds: who
+    pre-empts a job kills it soon after."""
+
+    LONGEST = 20.0  # with what else a run does when it ends, less than the 30 s that clusters give
+    current: ClassVar[StopRequest | None] = None  # the one that listens
 
     def __init__(self) -> None:
         self.asked = False
+        self._late: threading.Timer | None = None
 
     def _handle(self, number: int, frame: Any) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        name = signal.Signals(number).name
-        print(f"\n{name}: stopping after this step, with a checkpoint (again: at once)", file=sys.stderr)
+        name, longest = signal.Signals(number).name, self.LONGEST
+        text = f"stopping after this step, with a checkpoint (again, or in {longest:.0f} s: at once)"
+        print(f"\n{name}: {text}", file=sys.stderr)
+        late = threading.Timer(longest, _thread.interrupt_main, [number])
+        late.daemon = True
+        late.start()
+        self._late = late
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle the signals for a while, but those that are ignored. Outside the main thread they stay."""
-        import threading
-
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
         before = {number: signal.signal(number, self._handle) for number in heard}
+        StopRequest.current = self
         try:
             yield
         finally:
+            StopRequest.current = None
+            if self._late is not None:
+                self._late.cancel()
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -15,7 +15,7 @@ import pytest
 from ablate.compose import compose
 from ablate.config import run_folder
 from ablate.record import read_json, read_jsonl, status
-from ablate.sweep import End, _left
+from ablate.sweep_state import End, time_left
 
 ROOT = Path(__file__).parents[1]
 
@@ -210,5 +210,5 @@ def test_a_run_is_found_under_an_earlier_fingerprint_only_if_it_is_the_same(tmp_
 
 def test_the_time_left_counts_how_many_run_at_a_time_and_only_those_that_ran():
     ends = [End("a", "finished", "", 100.0), End("b", "finished", "", 200.0), End("c", "known", "", 0.0)]
-    assert _left(ends, 2, 7) == "about 5:00 left"
-    assert _left(ends, 2, 3) == _left(ends, 2, None) == _left(ends[2:], 2, 7) == ""
+    assert time_left(ends, 2, 7) == "about 5:00 left"
+    assert time_left(ends, 2, 3) == time_left(ends, 2, None) == time_left(ends[2:], 2, 7) == ""
