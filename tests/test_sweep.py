@@ -175,7 +175,7 @@ def test_what_a_clone_holds_of_a_finished_run_is_not_run_again(here, sweep):
         assert summary["compute"]["tuning"]["flops"] == 5e12 > summary["totals"]["flops"]
         for part in ("checkpoints", "policy", "figures"):
             shutil.rmtree(folder / part)
-        for part in ("steps.jsonl", "summary.md", ".lock"):
+        for part in ("steps.jsonl", "summary.md"):
             (folder / part).unlink(missing_ok=True)
         meta = read_json(folder / "meta.json")
         meta["git"] = {"revision": "0" * 40, "dirty": False}  # made by other code
@@ -183,12 +183,14 @@ def test_what_a_clone_holds_of_a_finished_run_is_not_run_again(here, sweep):
         config = folder / "config.yaml"  # before a key existed: another fingerprint, the same run
         config.write_text(config.read_text().replace("  schedule: constant\n", ""))
         folder.rename(folder.with_name(folder.name[:-8] + "00000000"))
-    before = {path: path.stat().st_mtime_ns for path in (here / "results/cloned").rglob("*")}
+    shutil.rmtree(here / "results/cloned/.sweeps")
+    before = {path: path.stat().st_mtime_ns for path in (here / "results/cloned").rglob("[!.]*")}
     again = sweep("strategy=slow", "seed=0,1", "name=cloned")
     out, err = again.communicate(timeout=60)
     assert again.returncode == 0 and err == ""
     assert [line.split(" · ")[2] for line in out.splitlines()] == ["finished before"] * 2
-    assert {path: path.stat().st_mtime_ns for path in (here / "results/cloned").rglob("*")} == before
+    shutil.rmtree(here / "results/cloned/.sweeps")
+    assert {path: path.stat().st_mtime_ns for path in (here / "results/cloned").rglob("[!.]*")} == before
 
 
 def test_a_run_is_found_under_an_earlier_fingerprint_only_if_it_is_the_same(tmp_path, monkeypatch):
