@@ -56,6 +56,15 @@ def gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Does an exception say that memory ran out? On a CPU, torch has no class for it."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def quiet_libraries() -> None:
     """Errors only: a normal run prints nothing of its libraries' own."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
