@@ -35,6 +35,7 @@ TRAINING_VIEW = "workflowType=machine_learning"
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 SERVERS = ("http", "https", "databricks")  # they choose where artifacts go
 DATABASES = ("postgresql", "mysql", "mssql")
+LOCKED = "locked"
 MOST = 50  # runs that one address names
 UI = "http://127.0.0.1:5000"
 
@@ -207,13 +208,16 @@ def where_to_look(uri: str, runs: Sequence[tuple[str, str]], tag: str | None = N
 
 
 def _revision(path: Path) -> str | None:
-    """The schema version of an MLflow database; None if there is no file or an empty one."""
+    """The schema version of an MLflow database; None if there is no file or an empty one, LOCKED if another
+    process holds it: what was to be sent waits, and no run does."""
     try:
         if not path.exists() or not path.stat().st_size:
             return None
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
             (revision,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
     except (OSError, sqlite3.Error, TypeError) as error:
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return LOCKED
         raise UserError(
             f"{path} is not a readable MLflow database ({error}): move it away or choose another tracking.uri"
         ) from error

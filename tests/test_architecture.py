@@ -215,6 +215,7 @@ def test_heavy_libraries_load_where_they_are_used():
         "ablate.check",
         "ablate.plan.__main__",
         "ablate.report.__main__",
+        "ablate.status",
         "ablate.tune",
         "strategies.guess_check",
     ],

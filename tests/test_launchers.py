@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from sweeping import computed, end, runs, start
 
@@ -149,7 +148,7 @@ def test_workers_get_gpus_of_their_own_and_those_of_the_dead(tmp_path):
     def another():
         command = [sys.executable, "-c", WORKER, str(tmp_path)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        workers.append(psutil.Popen(command, cwd=ROOT, env=environment, **pipes))
+        workers.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
         first, again = (workers[-1].stdout.readline().strip() for _ in range(2))
         assert first == again
         return first
