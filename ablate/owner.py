@@ -69,7 +69,6 @@ class Lock:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / NAME
         self._me = this_process()
-        self._claims: list[Path] = []  # on dead owners
         self._released = threading.Event()
         self._seen = 0.0  # when the lock was last known to be ours
         self._lost = False
@@ -77,7 +76,7 @@ class Lock:
     def acquire(self) -> Lock:
         """Take the lock, from a dead owner if need be. Raises Busy; UserError if the folder cannot be
         written."""
-        draft = self.folder / f".owner.{self._me.token}.tmp"
+        draft = self.folder / f".owner.{self._me.token}.draft"
         try:
             draft.write_text(json.dumps(asdict(self._me)))
             try:
@@ -88,6 +87,9 @@ class Lock:
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
         self._seen = time.time()
+        for claim in self.folder.glob(".owner.*.heir"):  # on owners who are history now
+            if claim.name != f".owner.{self._me.token}.heir":
+                claim.unlink(missing_ok=True)
         threading.Thread(target=self._live, name="owner", daemon=True).start()
         return self
 
@@ -98,8 +100,6 @@ class Lock:
         with suppress(OSError):  # a server that is gone: the heartbeat ends, which says the same
             if held is not None and held.token == self._me.token:
                 self.path.unlink()
-            for claim in self._claims:
-                claim.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raises Lost if another process has taken over, as after a laptop's sleep or a server's failure."""
@@ -141,7 +141,6 @@ class Lock:
         if held is None or held.token != owner.token:  # another heir was here and is done
             claim.unlink(missing_ok=True)
             return False
-        self._claims.append(claim)
         mine = draft.with_suffix(".new")
         mine.write_text(draft.read_text())
         os.replace(mine, self.path)
