@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from ablate.types import UserError
 
 STATE = "ablate.json"  # the laboratory's part, beside the Trainer's files
 MANIFEST = "manifest.json"
+NEARLY_FULL = 1 << 20  # bytes free; torch does not say what the disk said
 # how the writers of tensors say that a disk refuses: safetensors, torch, quotas
 DISK = (
     "No space left",
@@ -57,11 +59,10 @@ def disk(partial: Path) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split())
         if isinstance(error, OSError) or any(sign in text for sign in DISK):
+            full = partial.exists() and shutil.disk_usage(partial).free < NEARLY_FULL
             shutil.rmtree(partial, ignore_errors=True)
-            why = (error.strerror if isinstance(error, OSError) else None) or text[:200]
-            full = any(sign in text for sign in DISK[1:])
-            hint = f" ({DISK[0]}?)" if full and "space" not in why else ""
-            raise UserError(f"cannot write to {partial.parent}: {why}{hint}") from error
+            why = error.strerror if isinstance(error, OSError) else os.strerror(errno.ENOSPC) if full else ""
+            raise UserError(f"cannot write to {partial.parent}: {why or text[:200]}") from error
         raise
 
 

@@ -46,7 +46,7 @@ def test_a_full_disk_and_a_sigterm_cost_a_run_nothing(tmp_path):
     try:
         code, _, err = finish(run(tmp_path, "name=hit", f"paths.results={small}"))
         assert code == 2 and "No space left on device" in err and f"cannot write to {small}" in err, err
-        assert "Traceback" not in err and "resume=true goes on from there" in err
+        assert "Traceback" not in err and err.count("\n") == 1
         (folder,) = (small / "hit").glob("*-s*")
         assert status(folder) in ("failed", "unfinished") and not list(folder.glob("checkpoints/.partial"))
         mounted(small, "64m")
