@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,18 @@ from ablate.types import UserError
 
 STATE = "ablate.json"  # the laboratory's part, beside the Trainer's files
 MANIFEST = "manifest.json"
+NEARLY_FULL = 1 << 20  # bytes free; torch does not say what the disk said
+# how the writers of tensors say that a disk refuses: safetensors, torch, quotas
+DISK = (
+    "No space left",
+    "os error 28",
+    "PytorchStreamWriter failed",
+    "unexpected pos",
+    "Disk quota exceeded",
+    "os error 122",
+    "File too large",
+    "os error 27",
+)
 TENSORS = ".auxiliary.safetensors"  # ending of the files with auxiliary models' states
 
 
@@ -23,16 +36,37 @@ TENSORS = ".auxiliary.safetensors"  # ending of the files with auxiliary models'
 def appear(folder: str | Path, step: int, state: dict[str, Any], writer: bool) -> Iterator[str]:
     """Yields a hidden folder for the Trainer to save into; on success its checkpoint appears by rename.
 
-    state: JSON-serialisable. writer: is this the process that writes (others only take part)?
+    state: JSON-serialisable. writer: is this the process that writes (others only take part)? Raises
+    UserError if the disk refuses.
     """
     folder = Path(folder)
     partial = folder / ".partial"
-    if writer:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    yield str(partial)
-    if not writer:
-        return
+    with disk(partial):
+        if writer:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        yield str(partial)
+        if writer:
+            _complete(partial, folder, step, state)
+
+
+@contextmanager
+def disk(partial: Path) -> Iterator[None]:
+    """While a folder is being filled: a full disk is a UserError whichever library meets it first, and what
+    was written so far is removed."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if isinstance(error, OSError) or any(sign in text for sign in DISK):
+            full = partial.exists() and shutil.disk_usage(partial).free < NEARLY_FULL
+            shutil.rmtree(partial, ignore_errors=True)
+            why = error.strerror if isinstance(error, OSError) else os.strerror(errno.ENOSPC) if full else ""
+            raise UserError(f"cannot write to {partial.parent}: {why or text[:200]}") from error
+        raise
+
+
+def _complete(partial: Path, folder: Path, step: int, state: dict[str, Any]) -> None:
     made, final = partial / f"checkpoint-{step}", folder / f"checkpoint-{step}"
     (made / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
     (made / STATE).write_text(json.dumps(state))

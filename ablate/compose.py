@@ -36,6 +36,11 @@ from ablate.machine import cores
 from ablate.schema import keys, nearest, one_line, unknown_key
 from ablate.types import UserError
 
+EXTRAS = {
+    "hydra/launcher=submitit_local": "submitit",
+    "hydra/launcher=submitit_slurm": "submitit",
+    "hydra/launcher=ray": "ray",
+}
 BUDGETS = tuple(f"budget.{unit}" for unit in UNITS)
 
 
@@ -56,6 +61,7 @@ class Plan:
     config: Config  # of the run, or of the sweep's first
     varied: list[str] = field(default_factory=list)  # keys that a sweep gives several values
     count: int | None = 1  # of a sweep's runs; None if only its sweeper knows
+    launcher: str = "basic"  # who starts a sweep's runs
     sweeper: str = "basic"  # which values a sweep takes: all of them (basic), or what it chooses as it goes
     jobs: int = 1  # runs at a time, as far as the launcher's settings tell
     known: dict[tuple[str, ...], _Composed] = field(default_factory=dict)  # without the seed -> checked
@@ -119,7 +125,7 @@ def plan(arguments: Sequence[str], multirun: bool = False) -> Plan:
                 lines = [*firsts[:position], choice, *firsts[position + 1 :]]
                 _once(known, lines, _compose(lines))
         sweeper = composed.hydra.runtime.choices["hydra/sweeper"]
-        launcher = composed.hydra.launcher
+        launcher, launched_by = composed.hydra.launcher, composed.hydra.runtime.choices["hydra/launcher"]
         jobs = int(launcher.get("n_jobs") or launcher.get("array_parallelism") or 1)
     jobs = jobs if jobs > 0 else max(1, cores() + 1 + jobs)  # joblib: -1 is every core
     counts = {  # a later override of a key replaces an earlier one
@@ -130,7 +136,7 @@ def plan(arguments: Sequence[str], multirun: bool = False) -> Plan:
     total = math.prod(listed) if sweeper == "basic" and len(listed) == len(counts) else None
     varied = [key for key, count in counts.items() if count != 1]
     lines = [cast(str, each.input_line) for each in overrides]
-    return Plan(lines, multirun, config, varied, total, sweeper, jobs, known)
+    return Plan(lines, multirun, config, varied, total, launched_by, sweeper, jobs, known)
 
 
 def runs(checked: Plan) -> list[Config]:
@@ -138,6 +144,11 @@ def runs(checked: Plan) -> list[Config]:
 
     Raises UserError for a sweep whose values are not known beforehand.
     """
+    return [config for config, _ in named_runs(checked)]
+
+
+def named_runs(checked: Plan) -> list[tuple[Config, str]]:
+    """As `runs`, each with the values that tell it from the others: "strategy=mcts seed=1"."""
     if checked.sweeper != "basic":
         raise UserError(
             f"hydra/sweeper={checked.sweeper} chooses its runs as it goes; nearest: hydra/sweeper=basic, "
@@ -158,12 +169,19 @@ def runs(checked: Plan) -> list[Config]:
                 same = _once(checked.known, lines, _compose(lines))
             # composing takes a tenth of a second
             seeds = [int(line.partition("=")[2]) for line in lines if line.startswith("seed=")]
-            found.append(
+            config = (
                 _validate(_compose(lines))
                 if same.follows_seed
                 else _reseeded(same.config, seeds[-1] if seeds else same.config.seed)
             )
+            found.append((config, run_name(lines, checked.varied)))
     return found
+
+
+def run_name(lines: Sequence[str], varied: Sequence[str]) -> str:
+    """What tells a run of a sweep from the others: the overrides of keys that the sweep varies."""
+    plain = [line.lstrip("+") for line in lines]
+    return " ".join(line for line in plain if line.partition("=")[0] in varied) or "the only run"
 
 
 def _unseeded(lines: list[str]) -> tuple[str, ...]:
@@ -221,6 +239,10 @@ def explain(error: Exception) -> UserError:
     """What Hydra, OmegaConf or YAML complained about, as one line; never its advice to add unknown keys."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
+        if extra := EXTRAS.get(f"{group}={choice}"):
+            return UserError(
+                f"{group}={choice} needs an extra that is not installed: pip install 'ablate[{extra}]'"
+            )
         return UserError(f"unknown {group} {choice}; {nearest(choice, error.options or [])}")
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark

@@ -156,6 +156,7 @@ class Config:
     seed: int = limited(0, at_least=0)  # warm start and problem stream
     sampling_seed: int | None = limited(None, at_least=0)  # None: seed
     threads: int | None = limited(1, at_least=1)  # null: all cores; the tiny model is faster on 1
+    runs_per_gpu: int = limited(1, at_least=1)  # of a sweep with joblib: small runs can share a GPU
     name: str = "single"  # what the run is part of: results/<name>/...
     resume: bool = False  # go on where a killed run of the same command stopped
     fresh: bool = False  # throw away what an earlier run of the same command left
@@ -165,7 +166,7 @@ class Config:
 # These say where and how a run is recorded, or what came before it, not what it computes.
 NOT_THE_RESULT = (
     *("tracking", "paths", "tuning", "progress", "resume", "fresh", "checkpoint", "name", "threads"),
-    *("evaluate.workers", "budget.times"),
+    *("runs_per_gpu", "evaluate.workers", "budget.times"),
 )
 # A value of these may be one per strategy: {guess_check: 6e-4, mcts: 3e-4}
 BY_STRATEGY = ("learner", "budget", "tuning")

@@ -12,7 +12,9 @@ by tokens, and weighs each micro-batch so that the sum is the loss of the whole 
 
 from __future__ import annotations
 
+import gc
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from ablate import ranks
 from ablate.rows import Row, collate, micro_batches, penalised, rows_of
-from ablate.types import Group
+from ablate.runtime import out_of_memory
+from ablate.types import Group, UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,28 +60,6 @@ class _Ticks(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, str]]:
         while True:
             yield {"prompt": ""}
-
-
-class _OneRank:
-    """An accelerator whose collectives see this rank alone.
-
-    TRL's loss gathers figures for a log that is not kept, one per row, which fails where ranks hold
-    micro-batches of different sizes.
-    """
-
-    def __init__(self, accelerator: Any) -> None:
-        self._accelerator = accelerator
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._accelerator, name)
-
-    def gather(self, tensor: Any) -> Any:
-        """The tensor."""
-        return tensor
-
-    def reduce(self, tensor: Any, reduction: str = "sum") -> Any:
-        """The tensor."""
-        return tensor
 
 
 class Learner(GRPOTrainer):
@@ -112,6 +93,7 @@ class Learner(GRPOTrainer):
         self._rows: list[Row] | None = None  # of the current batch
         self._totals = {"rows": 0.0, "tokens": 0.0}
         self._mean_square: float | None = None
+        self._micro_batch_tokens = config.micro_batch_tokens  # halved when memory runs out
         self._extra_state, self._extra_tensors = state, tensors
         self.report: dict[str, float] = {}  # figures of the last step
         super().__init__(
@@ -200,15 +182,75 @@ class Learner(GRPOTrainer):
         model.train()
         kept = [row for row in self._rows if row.signal]
         credited = [row for row in kept if row.credited]
-        # every rank makes the same decision and the same number of passes
-        signal, chunks = self._agree(kept)
         self.report["signal_rows"] = len(credited) / max(1, len(self._rows))
-        if not signal:
+        # every rank makes the same decision and the same number of passes
+        if not self._agree(kept)[0]:
             self.report.update(loss=0.0, grad_norm=0.0)
             return torch.zeros((), device=self.args.device)
         scale = self._advantage_scale(credited)
         for row in kept:
             self._ledger.charge_training("update", self._policy.cost, row.length, len(row.completion))
+        while (done := self._passes(model, kept, scale)) is None:
+            self._shrink(model, kept)
+        total, entropy, micro_batches = done
+        total = self.accelerator.reduce(total, reduction="mean")
+        if not torch.isfinite(total):
+            raise NonFiniteLoss(f"the loss of step {self.state.global_step + 1} is {total.item()}")
+        self.report.update(
+            loss=total.item(),
+            entropy=entropy / max(1, sum(sum(row.mask) for row in kept)),
+            advantage_rms=1.0 / scale,
+            micro_batches=micro_batches,
+        )
+        if self._micro_batch_tokens < self._config.micro_batch_tokens:
+            self.report["micro_batch_tokens"] = self._micro_batch_tokens
+        return total
+
+    def _passes(self, model: Any, kept: list[Row], scale: float) -> tuple[torch.Tensor, float, int] | None:
+        """Forward and backward over the micro-batches: the loss, the summed entropy, their number. None:
+        memory ran out, and what gradients there are is of no use."""
+        try:
+            return self._accumulate(model, self._agree(kept)[1], scale)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if self.accelerator.num_processes > 1:  # the others wait in a collective that never comes
+                raise UserError(
+                    f"out of memory in an update of {self.accelerator.num_processes} processes: lower "
+                    f"learner.micro_batch_tokens={self._micro_batch_tokens}"
+                ) from error
+        return None  # outside the handler, whose traceback holds the tensors
+
+    def _shrink(self, model: Any, kept: list[Row]) -> None:
+        """After memory ran out: halve the micro-batches, from now on, and forget the batch's gradients so
+        far.
+
+        The gradient is that of the whole batch however it is cut. The passes that failed are not charged:
+        what a machine's memory wastes is no part of an arm's compute.
+        """
+        model.zero_grad(set_to_none=True)
+        self._metrics["train"].clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        chunks = micro_batches(kept, self._micro_batch_tokens)
+        largest = max(len(chunk) * chunk[-1].length for chunk in chunks)
+        if all(len(chunk) == 1 for chunk in chunks):
+            raise UserError(
+                f"out of memory with a single answer of {largest} tokens in a micro-batch: "
+                "learner.gradient_checkpointing=true, a lower sampling.cap or a smaller model"
+            )
+        before = self._micro_batch_tokens
+        self._micro_batch_tokens = max(1, min(before, largest) // 2)
+        text = (
+            f"out of memory in the update of step {self.state.global_step + 1}: learner.micro_batch_tokens "
+        )
+        text += f"{before} -> {self._micro_batch_tokens} from here on, with the same gradient"
+        print(f"\n{text}", file=sys.stderr)
+
+    def _accumulate(
+        self, model: Any, chunks: list[list[Row]], scale: float
+    ) -> tuple[torch.Tensor, float, int]:
         total = torch.zeros((), device=self.args.device)
         entropy = 0.0
         for i, chunk in enumerate(chunks):
@@ -222,16 +264,7 @@ class Learner(GRPOTrainer):
             total += loss.detach()
             entropy += self._metrics["train"].pop("entropy")[-1] * sum(sum(row.mask) for row in chunk)
             self._metrics["train"].clear()
-        total = self.accelerator.reduce(total, reduction="mean")
-        if not torch.isfinite(total):
-            raise NonFiniteLoss(f"the loss of step {self.state.global_step + 1} is {total.item()}")
-        self.report.update(
-            loss=total.item(),
-            entropy=entropy / max(1, sum(sum(row.mask) for row in kept)),
-            advantage_rms=1.0 / scale,
-            micro_batches=len(chunks),
-        )
-        return total
+        return total, entropy, len(chunks)
 
     def _take_batch(self) -> list[Row]:
         """Roll out the next batch and sum its rows and tokens over ranks."""
@@ -250,7 +283,7 @@ class Learner(GRPOTrainer):
 
     def _local_loss(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """TRL's loss of a micro-batch, without its collectives."""
-        accelerator, self.accelerator = self.accelerator, _OneRank(self.accelerator)
+        accelerator, self.accelerator = self.accelerator, ranks.OneRank(self.accelerator)
         self._old_logps = batch["old_per_token_logps"]
         try:
             return self._compute_loss(model, batch)
@@ -268,7 +301,7 @@ class Learner(GRPOTrainer):
     def _agree(self, kept: list[Row]) -> tuple[bool, list[list[Row]]]:
         """Is there signal on any rank, and this rank's micro-batches, filled up to the common number with
         fully masked rows."""
-        chunks = micro_batches(kept, self._config.micro_batch_tokens)
+        chunks = micro_batches(kept, self._micro_batch_tokens)
         count = len(chunks)
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.gather(torch.tensor([count], device=self.args.device))
@@ -324,7 +357,8 @@ class Learner(GRPOTrainer):
         """Into a folder that appears by rename, complete or not at all."""
         from ablate.checkpoint import appear, save_tensors
 
-        state = {"mean_square": self._mean_square, **(self._extra_state() if self._extra_state else {})}
+        own = {"mean_square": self._mean_square, "micro_batch_tokens": self._micro_batch_tokens}
+        state = {**own, **(self._extra_state() if self._extra_state else {})}
         kept = str(self.args.output_dir)
         with appear(kept, self.state.global_step, state, self.args.should_save) as partial:
             self.args.output_dir = partial
@@ -340,6 +374,7 @@ class Learner(GRPOTrainer):
     def restore(self, state: dict[str, Any]) -> None:
         """Take back the learner's own part of a checkpoint's state."""
         self._mean_square = state["mean_square"]
+        self._micro_batch_tokens = state.get("micro_batch_tokens", self._micro_batch_tokens)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a run's folder describes itself."""

@@ -35,6 +35,8 @@ TRAINING_VIEW = "workflowType=machine_learning"
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 SERVERS = ("http", "https", "databricks")  # they choose where artifacts go
 DATABASES = ("postgresql", "mysql", "mssql")
+LOCKED = "locked"
+MOST = 50  # runs that one address names
 UI = "http://127.0.0.1:5000"
 
 
@@ -179,36 +181,43 @@ def redact(uri: str) -> str:
     return re.sub(r"//[^/@\s]+@", "//", uri)
 
 
-def address(uri: str, runs: Sequence[tuple[str, str]]) -> str:
+def address(uri: str, runs: Sequence[tuple[str, str]], tag: str | None = None) -> str:
     """The page for (experiment id, run id) pairs in MLflow's user interface: the run, the comparison of
-    several, or the start page."""
+    several, or the start page. tag: of more runs than an address can name, the list of those with this tag
+    `experiment`."""
     base = redact(uri) if uri.startswith("http") else UI
     if len(runs) == 1:
         return f"{base}/#/experiments/{runs[0][0]}/runs/{runs[0][1]}?{TRAINING_VIEW}"
     if not runs:
         return base
+    if tag is not None and len(runs) > MOST:
+        search = quote(f"tags.experiment = '{tag}'")
+        return f"{base}/#/experiments/{runs[0][0]}?searchFilter={search}&{TRAINING_VIEW}"
     run_ids = quote(json.dumps([run for _, run in runs]))
     experiments = quote(json.dumps(list(dict.fromkeys(experiment for experiment, _ in runs))))
     return f"{base}/#/compare-runs?runs={run_ids}&experiments={experiments}&{TRAINING_VIEW}"
 
 
-def where_to_look(uri: str, runs: Sequence[tuple[str, str]]) -> str:
+def where_to_look(uri: str, runs: Sequence[tuple[str, str]], tag: str | None = None) -> str:
     """The page for runs as `address` has it, and for a store without a server the command that starts one on
     this machine."""
-    page = address(uri, runs)
+    page = address(uri, runs, tag)
     if uri.startswith(SERVERS):
         return page
     return f"`mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri {redact(uri)}`, then {page}"
 
 
 def _revision(path: Path) -> str | None:
-    """The schema version of an MLflow database; None if there is no file or an empty one."""
+    """The schema version of an MLflow database; None if there is no file or an empty one, LOCKED if another
+    process holds it: what was to be sent waits, and no run does."""
     try:
         if not path.exists() or not path.stat().st_size:
             return None
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
             (revision,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
     except (OSError, sqlite3.Error, TypeError) as error:
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return LOCKED
         raise UserError(
             f"{path} is not a readable MLflow database ({error}): move it away or choose another tracking.uri"
         ) from error

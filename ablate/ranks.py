@@ -192,6 +192,8 @@ def agreed(value: T) -> T:
 
 def first(work: Callable[[], T]) -> T:
     """What `work` returns on the first rank, the only one that does it; all raise the UserError it raises."""
+    if count() == 1:
+        return work()
     result: Any = None
     error = None
     if rank() == 0:
@@ -225,3 +227,25 @@ def weighted_mean(tensors: list[Any], weight: float) -> None:
     for tensor in tensors:
         tensor.mul_(weight / total)
         dist.all_reduce(tensor)
+
+
+class OneRank:
+    """An accelerator whose collectives see this rank alone.
+
+    TRL's loss gathers figures for a log that is not kept, one per row, which fails where ranks hold
+    micro-batches of different sizes.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, name)
+
+    def gather(self, tensor: Any) -> Any:
+        """The tensor."""
+        return tensor
+
+    def reduce(self, tensor: Any, reduction: str = "sum") -> Any:
+        """The tensor."""
+        return tensor

@@ -22,11 +22,12 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from ablate import __version__
 from ablate.machine import start_facts, system_metrics
 from ablate.types import UserError
 
@@ -40,6 +41,7 @@ __all__ = [
     "Status",
     "Unrecorded",
     "atomic_write",
+    "check_format",
     "load_evaluation",
     "primary",
     "read_json",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 STREAMS = ("steps", "evaluations")
+FORMAT = 1  # of a run's folder; to be raised when an older reader would misread a newer one
 COLUMNS = ("problem", "cluster", "stratum", "sample", "solved", "tokens", "truncated")
 
 Status = Literal["new", "unfinished", "finished", "failed"]
@@ -68,6 +71,7 @@ class Record:
         self.figures = self.folder / "figures"
         self.checkpoints = self.folder / "checkpoints"
         self.policy = self.folder / "policy"
+        self.guard: Callable[[], None] = lambda: None  # raises if the folder is no longer this process's
         self._streams: dict[str, IO[bytes]] = {}
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +100,13 @@ class Record:
             meta = read_json(path)
             meta["resumed"] = [*meta.get("resumed", []), facts]
         else:
-            meta = {"id": uuid.uuid4().hex, "run_name": run_name, "tags": dict(tags), **facts}
+            meta = {
+                "format": FORMAT,
+                "id": uuid.uuid4().hex,
+                "run_name": run_name,
+                "tags": dict(tags),
+                **facts,
+            }
         write_json(path, meta)
         return meta
 
@@ -109,6 +119,7 @@ class Record:
         """
         if stream not in STREAMS or "step" not in row:
             raise ValueError(f"a row with a step for one of {STREAMS} expected, not {stream}: {sorted(row)}")
+        self.guard()
         line = _encode({"time": time.time(), **row}) + b"\n"
         with _writing(self.folder):
             handle = self._open(stream)
@@ -123,6 +134,7 @@ class Record:
 
         if missing := [name for name in COLUMNS if name not in columns]:
             raise ValueError(f"evaluation without {missing}")
+        self.guard()
         table = pa.table({name: pa.array(values) for name, values in columns.items()})
         path = _evaluation_path(self.folder, step)
         with _writing(path):
@@ -232,6 +244,18 @@ def status(folder: Path) -> Status:
         return "failed"
     started = any((folder / name).exists() for name in ("config.yaml", "meta.json", "steps.jsonl"))
     return "unfinished" if started else "new"
+
+
+def check_format(folder: Path) -> None:
+    """Raises UserError for a run that a version of ablate with other files has recorded."""
+    meta = read_json(folder / "meta.json") if (folder / "meta.json").exists() else {}
+    found = meta.get("format", 1)
+    if found != FORMAT:
+        made_by = meta.get("ablate", "of an unknown version")
+        raise UserError(
+            f"{folder} was recorded by ablate {made_by} in format {found}; "
+            f"this is {__version__}, which reads format {FORMAT}: use that version, or another name=..."
+        )
 
 
 def load_evaluation(folder: Path, step: int) -> dict[str, np.ndarray]:

@@ -11,19 +11,22 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
+from ablate import __version__, ranks, runtime
 from ablate import config as configuration
-from ablate import ranks, runtime
-from ablate.checkpoint import latest, load_state, load_tensors
+from ablate.checkpoint import disk, latest, load_state, load_tensors
+from ablate.checks import check_budget, check_model, check_problems, check_task
 from ablate.ledger import UNITS, Account, Ledger
+from ablate.owner import NAME as OWNER
+from ablate.owner import Busy, Lock, Lost, owned, owner
 from ablate.randomness import hash64
-from ablate.record import Record, Unrecorded, read_json, read_jsonl, status
+from ablate.record import Record, Unrecorded, check_format, read_json, read_jsonl, status
 from ablate.strategy import AXES, Strategy
 from ablate.tasks.streams import permuted
 from ablate.types import Group, Task, UserError
@@ -54,17 +57,17 @@ def run(config: Config, quiet: bool = False) -> Path:
     check_budget(config, parts["task"], parts["model"], strategy)
     ranks.start(runtime.device(getattr(parts["model"], "device", "auto")).type == "cpu")
     with ExitStack() as held, ranks.watching():
-        if ranks.first(lambda: _claim(config, folder, held)):
-            record = Record(folder) if ranks.rank() == 0 else Unrecorded(folder)
+        lock = Lock(folder)
+        if ranks.first(lambda: _claim(config, folder, quiet, held, lock)):
+            record: Record
+            if ranks.rank() == 0:
+                record = Record(folder)
+                record.guard = lock.check
+            else:
+                record = Unrecorded(folder)
             _Run(config, record, strategy, quiet, **parts).go()
     ranks.leave()
     return folder
-
-
-def check_model(config: Config, task: Task, model: Any) -> None:
-    """Raises UserError, before anything is loaded, for a model that cannot serve the task and these caps."""
-    if check := getattr(model, "check", None):
-        check(task, config.sampling.cap * config.evaluate.long_cap_factor)
 
 
 def load_policy(config: Config, task: Task, model: Any, progress: bool) -> tuple[Policy, dict[str, Any]]:
@@ -80,60 +83,28 @@ def _make_start(config: Config, task: Task, model: Any) -> None:
     model.load(task, config.seed, Path(config.paths.cache), config.progress)
 
 
-def check_task(task: Task) -> None:
-    """Raises UserError for something that the task needs and that is not there, or a broken problem file."""
-    if check := getattr(task, "check", None):
-        check()
-    task.size("train")
-
-
-def check_problems(config: Config, task: Task) -> None:
-    """Raises UserError where a run is to train on more problems than the task has."""
-    wanted, size = config.learner.distinct_problems, task.size("train")
-    if wanted is not None and wanted > size:
-        raise UserError(
-            f"learner.distinct_problems={wanted} is more than task={task.name} has to train on: at most "
-            f"{size}, or null for all"
-        )
-
-
-def check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> None:
-    """Refuse a budget that one batch can exceed, and name the smallest that works."""
-    knob = getattr(strategy.source, "size", "n")  # the setting that says how many answers a problem takes
-    answers = getattr(strategy.source, knob, 1)
-    rows, cap = config.learner.problems * answers, config.sampling.cap
-    if config.budget.tokens is not None:
-        unit, given, least = "tokens", config.budget.tokens, float(rows * cap)
-    elif config.budget.flops is not None and hasattr(model, "cost"):
-        cost = model.cost(task)
-        unit, given = "flops", config.budget.flops
-        least = rows * (cost.forward(0, cap, cap) + cost.train(cap, cap))
-    else:
-        return  # seconds; a model whose size is not known before it is loaded
-    if given < least:
-        smallest = f"{least:.2e}" if float(f"{least:.2e}") >= least else f"{1.005 * least:.2e}"
-        fits = int(config.learner.problems * given / least)
-        raise UserError(
-            f"budget.{unit}={given:g} is less than one batch can cost (learner.problems="
-            f"{config.learner.problems} x strategy.source.{knob}={answers} answers of up to {cap} tokens): "
-            f"the smallest that works is {smallest}"
-            + (f"; learner.problems={fits} would fit" if fits else "")
-        )
-
-
-def _claim(config: Config, folder: Path, held: ExitStack) -> bool:
+def _claim(config: Config, folder: Path, quiet: bool, held: ExitStack, lock: Lock) -> bool:
     """May this command write into the folder? False if the run is there already, finished.
 
-    Until `held` is closed, nobody else may.
+    Until `held` is closed, nobody else may. Raises Busy if another process is at work there, UserError if it
+    takes resume=true or fresh=true.
     """
+    if working := owner(folder):
+        raise Busy(folder, working)
     found = status(folder)
+    if found != "new":
+        check_format(folder)
     if config.fresh and found != "new":
         aside = next(
             p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.before-{i}")).exists()
         )
-        os.replace(folder, aside)
+        with owned(folder):
+            os.replace(folder, aside)
+            (aside / OWNER).unlink()
         print(f"the earlier run is kept in {aside}", file=sys.stderr)
     elif found == "finished":
+        if quiet:
+            return False
         from ablate.summary import to_text
 
         print(to_text(read_json(folder / "summary.json")))
@@ -150,14 +121,9 @@ def _claim(config: Config, folder: Path, held: ExitStack) -> bool:
                 f"{folder} was begun with processes={begun}, and this launch has {ranks.count()}, which draw "
                 f"otherwise; nearest: launch {begun}, or fresh=true"
             )
-    from filelock import FileLock, Timeout
-
     Record(folder)  # the folder can be written to
-    try:
-        held.enter_context(FileLock(folder / ".lock", timeout=0))
-    except Timeout:
-        raise UserError(f"another process is at work on {folder}") from None
-    return True
+    held.enter_context(lock.acquire())
+    return status(folder) != "finished"  # by another process, since
 
 
 class _Run:
@@ -256,10 +222,11 @@ class _Run:
         except BaseException as error:
             # the rank that failed first has said why itself, if it could
             told = isinstance(error, ranks.RankLost) and status(self.record.folder) == "failed"
-            if not (told or isinstance(error, KeyboardInterrupt)):
+            if not (told or isinstance(error, KeyboardInterrupt | Lost)):
                 who = f"rank {ranks.rank()} of {ranks.count()}: " if ranks.count() > 1 else ""
-                self.record.fail(f"{who}{type(error).__name__}: {error}")
-            self.record.close()
+                message = f"{who}{type(error).__name__}: {error}"
+                _or_say(lambda: self.record.fail(message), error)
+            _or_say(self.record.close, error)
             if self.mirror is not None:
                 self.mirror.close(deadline_seconds=5.0)
             if isinstance(error, UserError):
@@ -321,9 +288,16 @@ class _Run:
             seed=config.seed,
         )
         if self.state:
-            self.lab.load_state_dict(load_tensors(cast(Path, self.checkpoint)))
-            conductor.restore(self.state)
-            learner.restore(self.state)
+            try:
+                self.lab.load_state_dict(load_tensors(cast(Path, self.checkpoint)))
+                conductor.restore(self.state)
+                learner.restore(self.state)
+            except KeyError as error:
+                raise UserError(
+                    f"{self.checkpoint} lacks {error}: another version of ablate wrote it "
+                    f"({read_json(self.record.folder / 'meta.json').get('ablate')}; this is {__version__}); "
+                    "fresh=true starts again and keeps the old record"
+                ) from error
         gc.freeze()  # what the libraries hold is not garbage: a full collection would take half a second
         if conductor.finished:  # killed between the last step and the summary
             self.policy.restore(cast(Path, self.checkpoint))
@@ -343,8 +317,9 @@ class _Run:
 
         partial = self.record.policy.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        self.policy.model.save_pretrained(partial)
-        self.policy.tokenizer.save_pretrained(partial)
+        with disk(partial):
+            self.policy.model.save_pretrained(partial)
+            self.policy.tokenizer.save_pretrained(partial)
         shutil.rmtree(self.record.policy, ignore_errors=True)
         os.replace(partial, self.record.policy)
         seconds = {"total": time.monotonic() - self.started, **conductor.seconds}
@@ -371,6 +346,15 @@ class _Run:
             said = self.mirror.close()
             if not (self.quiet and self.mirror.complete):
                 print(said)
+
+
+def _or_say(work: Callable[[], None], error: BaseException) -> None:
+    """The last work of a run that ends with `error`; a full disk may refuse that, too."""
+    try:
+        work()
+    except UserError as second:
+        if str(second) != str(error):
+            print(f"ablate: {second}", file=sys.stderr)
 
 
 def _mirror(config: Config, folder: Path) -> Any:

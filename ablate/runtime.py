@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ablate import ranks
 
@@ -82,6 +84,15 @@ def gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Does an exception say that memory ran out? On a CPU, torch has no class for it."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def quiet_libraries() -> None:
     """Errors only: a normal run prints nothing of its libraries' own."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -99,30 +110,42 @@ def quiet_libraries() -> None:
 
 
 class StopRequest:
-    """Set by the first Ctrl-C or SIGTERM; a second one interrupts at once."""
+    """Set by the first Ctrl-C or SIGTERM; a second one interrupts at once, and so do LONGEST seconds: who
+    pre-empts a job kills it soon after."""
+
+    LONGEST = 20.0  # with what else a run does when it ends, less than the 30 s that clusters give
+    current: ClassVar[StopRequest | None] = None  # the one that listens
 
     def __init__(self) -> None:
         self.asked = False
+        self._late: threading.Timer | None = None
 
     def _handle(self, number: int, frame: Any) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        name = signal.Signals(number).name
-        print(f"\n{name}: stopping after this step, with a checkpoint (again: at once)", file=sys.stderr)
+        name, longest = signal.Signals(number).name, self.LONGEST
+        text = f"stopping after this step, with a checkpoint (again, or in {longest:.0f} s: at once)"
+        print(f"\n{name}: {text}", file=sys.stderr)
+        late = threading.Timer(longest, _thread.interrupt_main, [number])
+        late.daemon = True
+        late.start()
+        self._late = late
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle the signals for a while, but those that are ignored. Outside the main thread they stay."""
-        import threading
-
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
         before = {number: signal.signal(number, self._handle) for number in heard}
+        StopRequest.current = self
         try:
             yield
         finally:
+            StopRequest.current = None
+            if self._late is not None:
+                self._late.cancel()
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -1,62 +1,44 @@
 """A sweep: many runs by the launcher of the user's choice, told as one piece of work.
 
-Its processes share a folder of small files below the cache, gone when the sweep ends:
-
-    sweep.json        the process that the user started, how many runs, when
-    run-<number>      the process that does a run, while it does
-    end-<number>.json what became of a run
-    stop              exists: no further run begins
-
 The first Ctrl-C or SIGTERM makes every run stop after its step, with a checkpoint; a second one ends all at
-once.
+once. A worker that gets a SIGTERM of its own (a pre-empted job) stops its run alone.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from ablate import ranks
-from ablate.compose import Plan, enter_working_directory
+from ablate import devices, ranks
+from ablate.compose import Plan, enter_working_directory, named_runs, run_name
 from ablate.config import Config, run_folder, validate
-from ablate.progress import clock
+from ablate.owner import Busy
+from ablate.planned import declare
 from ablate.record import primary, read_jsonl, status
+from ablate.runtime import StopRequest
 from ablate.schema import one_line
+from ablate.sweep_state import End, State, Sweep
 from ablate.types import UserError
 
 GRACE = 60.0  # seconds that a worker gets for its checkpoint when the sweep's own process is gone
 STOP = (signal.SIGINT, signal.SIGTERM)
 KILLED = "its process ended without a word: killed, or too little memory"
+HERE = ("basic", "joblib")  # launchers whose workers end with this process
 
 Launch = Callable[[Callable[[Any], Any], list[str]], None]  # Hydra's main with a job and arguments
-
-
-State = Literal["finished", "known", "failed", "stopped"]  # known: finished before
-
-
-@dataclass(frozen=True)
-class End:
-    """What became of a run. run: the keys that the sweep varies; text: accuracy, or why it failed."""
-
-    run: str
-    state: State
-    text: str
-    seconds: float
 
 
 def sweep(checked: Plan, launch: Launch) -> int:
@@ -66,41 +48,72 @@ def sweep(checked: Plan, launch: Launch) -> int:
     """
     if ranks.count() > 1:
         raise UserError("a sweep (-m) starts its own processes: run it without accelerate launch or torchrun")
-    cache = checked.config.paths.cache
-    folder = Path(cache) / "sweeps" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    facts = {"process": os.getpid(), "runs": checked.count, "varied": checked.varied}
-    try:
-        folder.mkdir(parents=True)
-        (folder / "sweep.json").write_text(json.dumps(facts))
-    except OSError as error:
-        raise UserError(f"paths.cache={cache} cannot be written: {error.strerror}") from error
+    gpus = _gpus(checked)
+    folder = Path(checked.config.paths.cache) / "sweeps" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    state = Sweep(folder)
+    state.create({"runs": checked.count, "varied": checked.varied, "gpus": gpus})
     where = QuotedString(str(folder.resolve()), Quote.single).with_quotes()
     try:
-        with _passing_on(folder):
+        listed = named_runs(checked) if checked.count is not None else []
+        plans = declare(listed, checked.config, checked.varied)
+        with _passing_on(state), state.telling(checked.count, plans):
             launch(job, ["--multirun", *checked.overrides, f"hydra.sweep.dir={where}"])
     except Exception as error:
         # a launcher whose workers were killed says so in its own way; the runs tell which
-        if not (folder / "stop").exists() and type(error).__name__ != "TerminatedWorkerError":
+        if isinstance(error, UserError) or not (state.stopped or state.running()):
             raise
+        if checked.launcher not in HERE:
+            print(f"ablate: hydra/launcher={checked.launcher}: {one_line(error)[:300]}", file=sys.stderr)
+            _wait(state)
     finally:
-        ends = _ends(folder) + [End(run, "failed", KILLED, 0.0) for _, run in _running(folder)]
-        stopped = (folder / "stop").exists()
-        for path in folder.iterdir():
-            if path.is_file():
-                path.unlink()
-        if not any(folder.iterdir()):  # a launcher for clusters keeps its logs here
-            folder.rmdir()
-    failed = [end for end in ends if end.state == "failed"]
-    if failed:
-        print(f"ablate: {_count(len(failed))} failed:", file=sys.stderr)
-    for end in failed:
-        print(f"  {end.run}: {end.text}", file=sys.stderr)
-    if failed or stopped:
-        again = "the same command" + ("" if checked.config.resume else " with resume=true")
+        ends = list(state.ends().values())
+        running = state.running().values()
+        going_on = [run for run, alive in running if alive and checked.launcher not in HERE]
+        ends += [End(run, "failed", KILLED, 0.0) for run, _ in running if run not in going_on]
+        stopped = state.stopped
+        if checked.launcher in HERE or len(ends) == checked.count:
+            state.clear()
+        else:  # jobs that wait in a queue find out that nobody waits for them
+            state.stop()
+    return _close(ends, going_on, stopped, checked.config.resume)
+
+
+def _close(ends: list[End], going_on: list[str], stopped: bool, resume: bool) -> int:
+    """Say what is left to do; returns the exit code."""
+    counted = {
+        "failed": [end for end in ends if end.state == "failed"],
+        "left to another process": [end for end in ends if end.state == "elsewhere"],
+        "stopped": [end for end in ends if end.state == "stopped" and not stopped],
+        "going on by themselves": [End(run, "stopped", "", 0.0) for run in going_on],
+    }
+    for what, some in counted.items():
+        if some:
+            print(f"ablate: {_count(len(some))} {what}:", file=sys.stderr)
+        for end in some:
+            print(f"  {end.run}" + (f": {end.text}" if end.text else ""), file=sys.stderr)
+    if stopped or any(counted.values()):
+        again = "the same command" + ("" if resume else " with resume=true")
         print(f"{again} runs what is missing and goes on with what is unfinished", file=sys.stderr)
     if stopped:
         raise KeyboardInterrupt
-    return 1 if failed else 0
+    return 1 if any(counted.values()) else 0
+
+
+def _gpus(checked: Plan) -> list[str]:
+    """A GPU for each run that joblib has at work at a time, none where there is none. Raises UserError if
+    there are too few."""
+    if checked.launcher != "joblib" or checked.config.model.get("device") == "cpu":
+        return []
+    gpus, each = devices.visible(os.environ), checked.config.runs_per_gpu
+    places = devices.slots(gpus, each)
+    at_a_time = min(checked.jobs, checked.count or checked.jobs)
+    if places and at_a_time > len(places):
+        fits = -(-at_a_time // len(gpus))
+        raise UserError(
+            f"hydra.launcher.n_jobs={checked.jobs} is more than {len(gpus)} visible GPUs take with "
+            f"runs_per_gpu={each}: nearest: hydra.launcher.n_jobs={len(places)}, or runs_per_gpu={fits}"
+        )
+    return places
 
 
 def job(cfg: Any) -> Any:
@@ -109,41 +122,44 @@ def job(cfg: Any) -> Any:
     Returns the run's folder; nan, which a sweeper that optimises takes for a failed trial, without a result.
     """
     hydra = HydraConfig.get()
-    folder, number = Path(hydra.sweep.dir), f"{hydra.job.num:06d}"
-    facts = json.loads((folder / "sweep.json").read_text())
-    varied = [each for each in hydra.overrides.task if _key(each) in facts["varied"]]
-    run = " ".join(each.lstrip("+") for each in varied) or "the only run"
+    state, number = Sweep(Path(hydra.sweep.dir)), f"{hydra.job.num:06d}"
+    facts = state.facts()
+    run = run_name(hydra.overrides.task, facts["varied"])
     started = time.monotonic()
     result: Any = math.nan
-    state: State
-    with _interruptible(folder, facts["process"]):
-        if not (folder / "stop").exists():
-            (folder / f"run-{number}").write_text(json.dumps([os.getpid(), run]))
-        if (folder / "stop").exists():  # perhaps since
-            (folder / f"run-{number}").unlink(missing_ok=True)
+    said: State
+    with _interruptible(state, number, facts) as here:
+        again = not state.stopped and state.began(number, run)
+        if state.stopped:  # perhaps since
+            state.ended(number, None)
             return math.nan
+        if facts["gpus"] and devices.take(state.folder, facts["gpus"]) is None:
+            raise RuntimeError(f"no GPU is free: {facts['gpus']} are taken by other workers of this sweep")
         try:
-            state, text, result = _run(cfg)
+            said, text, result = _run(cfg, again)
         except KeyboardInterrupt:
-            (folder / "stop").touch()
-            state, text = "stopped", ""
+            if here:
+                state.stop()
+            said, text = "stopped", ""
+        except Busy as error:
+            said, text = "elsewhere", f"at work on it: {error.owner}"
         except Exception as error:
-            state, text = "failed", one_line(error)
+            said, text = "failed", one_line(error)
             if not isinstance(error, UserError):
                 traceback.print_exc()
                 text = f"{type(error).__name__}: {text}"
-        with _handling(dict.fromkeys(STOP, lambda number, frame: (folder / "stop").touch())):
-            _tell(folder, number, End(run, state, text, time.monotonic() - started), facts["runs"])
+        with _handling(dict.fromkeys(STOP, lambda number, frame: state.stop())):
+            state.ended(number, End(run, said, text, time.monotonic() - started))
     return result
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+")
-
-
-def _run(cfg: Any) -> tuple[State, str, Path]:
-    """Do a run, unless it is finished already; (which of the two, its accuracy, its folder)."""
+def _run(cfg: Any, again: bool) -> tuple[State, str, Path]:
+    """Do a run, unless it is finished already; (which of the two, its accuracy, its folder). again: this
+    sweep has begun it before."""
     enter_working_directory()
+    if again:
+        cfg = cfg.copy()
+        cfg.resume, cfg.fresh = True, False
     config: Config = validate(cfg)
     folder = run_folder(config)
     if status(folder) == "finished" and not config.fresh:
@@ -163,113 +179,95 @@ def _accuracy(folder: Path) -> str:
     return f"{name} {' -> '.join(values)} %"
 
 
-# -- what the processes tell each other ----------------------------------------------------------------------
-
-
-def _tell(folder: Path, number: str, end: End, runs: int | None) -> None:
-    """Note a run's end, and print a line for people."""
-    from filelock import FileLock
-
-    with FileLock(folder / "lock"):
-        running = len(_running(folder))  # this one included
-        (folder / f"end-{number}.json").write_text(json.dumps(asdict(end)))
-        (folder / f"run-{number}").unlink()
-        ends = _ends(folder)
-        done = f"{len(ends)} of {runs}" if runs else f"{len(ends)}"
-        said = {"known": "finished before", "failed": "FAILED", "stopped": "stopped"}.get(end.state, "")
-        spent = clock(end.seconds) if end.state == "finished" else ""
-        left = _left(ends, running, runs) if end.state != "stopped" else ""
-        parts = [part for part in (said, end.text, spent, left) if part]
-        print(f"{done} · {end.run} · {' · '.join(parts)}", flush=True)
-
-
-def _left(ends: list[End], running: int, runs: int | None) -> str:
-    """About how long the rest takes, at the mean time of the runs so far and as many at a time as now."""
-    seconds = [end.seconds for end in ends if end.state == "finished"]
-    if not runs or not seconds or len(ends) >= runs:
-        return ""
-    return f"about {clock(fmean(seconds) * (runs - len(ends)) / running)} left"
-
-
-def _ends(folder: Path) -> list[End]:
-    return [End(**json.loads(path.read_text())) for path in sorted(folder.glob("end-*.json"))]
-
-
-def _running(folder: Path) -> list[tuple[int, str]]:
-    """Process and run of each that has not come to its end."""
-    found = []
-    for path in sorted(folder.glob("run-*")):
-        try:
-            process, run = json.loads(path.read_text())
-        except (FileNotFoundError, ValueError):  # just ended, or about to begin
-            continue
-        found.append((process, run))
-    return found
-
-
 def _count(runs: int) -> str:
     return "1 run" if runs == 1 else f"{runs} runs"
+
+
+def _wait(state: Sweep) -> None:
+    """Until the runs that are still at work come to their ends; a launcher gives up at the first that
+    died."""
+    while any(alive for _, alive in state.running().values()):
+        time.sleep(0.5)
 
 
 # -- signals -------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _passing_on(folder: Path) -> Iterator[None]:
-    """In the process that the user started: stop signals reach the workers as SIGTERM, once."""
-    import psutil
+def _passing_on(state: Sweep) -> Iterator[None]:
+    """In the process that the user started: the first stop signal asks the workers to stop."""
 
     def stop(number: int, frame: Any) -> None:
-        if (folder / "stop").exists():
+        if state.stopped:
             raise KeyboardInterrupt
-        (folder / "stop").touch()
+        state.stop()
         name = signal.Signals(number).name
         text = f"{name}: no further run begins, those that run stop with a checkpoint (again: at once)"
         print(f"\n{text}", file=sys.stderr, flush=True)
-        running = [process for process, _ in _running(folder)]
-        for worker in psutil.Process().children(recursive=True):
-            if worker.pid in running:
-                worker.send_signal(signal.SIGTERM)
 
     with _handling(dict.fromkeys(STOP, stop)):
         yield
 
 
 @contextmanager
-def _interruptible(folder: Path, parent: int) -> Iterator[None]:
-    """Around a run: SIGTERM interrupts it like Ctrl-C, until the run itself listens.
+def _interruptible(state: Sweep, number: str, facts: dict[str, Any]) -> Iterator[bool]:
+    """Around a run: SIGTERM interrupts it like Ctrl-C, until the run itself listens. Yields: is this the
+    process that the user started?
 
-    A worker leaves Ctrl-C, which a terminal sends to every process, to its parent. If that one dies, the
-    worker stops, too.
+    A worker leaves Ctrl-C, which a terminal sends to every process, to its parent. It follows the sweep's
+    folder for a request to stop, and if its parent dies, it stops, too. What submitit does on its own signal
+    (queue the job again) happens after the run has stopped with a checkpoint.
     """
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    if os.getpid() == parent:
+    here = (socket.gethostname(), os.getpid()) == (facts["host"], facts["process"])
+    if here:
         with _handling(dict.fromkeys(STOP, interrupt)):
-            yield
+            yield True
         return
-    if threading.current_thread() is threading.main_thread():
+    asked = threading.Event()
+
+    def requeue(number: int, frame: Any) -> None:
+        asked.set()
+        signal.raise_signal(signal.SIGTERM)
+
+    handlers: dict[signal.Signals, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: interrupt}
+    if callable(submitit := signal.getsignal(signal.SIGUSR2)):
+        handlers[signal.SIGUSR2] = requeue
+    elif threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # between two runs: what comes late must not kill it
-    with _handling({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: interrupt}):
+    with _handling(handlers):
         ended = threading.Event()
-        if os.getppid() == parent:
-            threading.Thread(target=_follow, args=(folder, parent, ended), daemon=True).start()
+        parent = facts["process"] if os.getppid() == facts["process"] else None
+        threading.Thread(target=_follow, args=(state, number, parent, ended), daemon=True).start()
         try:
-            yield
+            yield False
         finally:
             ended.set()
+    if asked.is_set() and callable(submitit):
+        submitit(signal.SIGUSR2, None)
 
 
-def _follow(folder: Path, parent: int, ended: threading.Event) -> None:
-    """Stop this worker's run when the process that started the sweep is gone."""
-    while not ended.wait(1.0):
-        if os.getppid() != parent:
-            (folder / "stop").touch()
+def _follow(state: Sweep, number: str, parent: int | None, ended: threading.Event) -> None:
+    """Stop this worker's run when the sweep is asked to stop, or the process that started it is gone."""
+    looks = 0
+    while not ended.wait(0.5):
+        looks += 1
+        if looks % 20 == 0:
+            state.alive(number)
+        gone = parent is not None and os.getppid() != parent
+        if not gone and not state.stopped:
+            continue
+        if gone:
+            state.stop()
+        if StopRequest.current is None or not StopRequest.current.asked:  # nobody else has told it
             os.kill(os.getpid(), signal.SIGTERM)
+        if gone:
             ended.wait(GRACE)
             os._exit(1)
+        return
 
 
 @contextmanager

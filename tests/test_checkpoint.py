@@ -49,11 +49,14 @@ def test_only_the_writing_process_writes(tmp_path):
 
 def test_a_save_that_fails_leaves_no_checkpoint(tmp_path):
     save(tmp_path, 1)
-    with pytest.raises(OSError, match="disk full"), appear(tmp_path, 2, {}, True) as partial:
+    with (
+        pytest.raises(UserError, match=f"cannot write to {tmp_path}: disk full"),
+        appear(tmp_path, 2, {}, True) as partial,
+    ):
         os.makedirs(f"{partial}/checkpoint-2")
         raise OSError("disk full")
-    assert names(tmp_path) == ["checkpoint-1"]
-    save(tmp_path, 2)  # what was left behind is no hindrance and not part of the next one
+    assert names(tmp_path) == ["checkpoint-1"] and not (tmp_path / ".partial").exists()  # its space is free
+    save(tmp_path, 2)
     assert names(tmp_path) == ["checkpoint-1", "checkpoint-2"]
 
 

@@ -54,7 +54,8 @@ def runs(tmp_path, monkeypatch):
             sorted((tmp_path / "runs").read_text().split("\n")[:-1]) if (tmp_path / "runs").exists() else []
         )
     )
-    assert list(here.iterdir()) == []  # no outputs/, multirun/, .hydra/ or log file
+    # no outputs/, multirun/, .hydra/ or log file; a sweep's plan alone
+    assert {path.parent.name for path in here.rglob("*.*") if path.is_file()} <= {".sweeps"}
     assert not any((tmp_path / "cache").rglob("*.*"))
 
 

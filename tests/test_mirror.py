@@ -240,6 +240,26 @@ def test_a_store_of_another_mlflow_is_migrated_or_refused(tmp_path):
     assert error and "older.db was made by another version of MLflow and cannot be migrated" in error
 
 
+def test_a_store_that_is_locked_holds_nobody_up(tmp_path, uri):
+    """Another program has the file to itself: the run goes on, and what was not sent is sent later."""
+    record = start(tmp_path / "results" / "demo" / "run")
+    record.append("steps", row(0))
+    with contextlib.closing(
+        sqlite3.connect(tmp_path / "results" / "mlflow.db", isolation_level=None)
+    ) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert _revision(tmp_path / "results" / "mlflow.db") == "locked"
+        initialise_store(uri)
+        mirror = Mirror(record.folder, uri, EXPERIMENT)
+        said = mirror.close(deadline_seconds=1.0)
+        assert "nothing is lost" in said and "\n" not in said
+        other.execute("ROLLBACK")
+    mirror._thread.join(60)
+    result = push(record.folder, uri, EXPERIMENT, 60)
+    assert result.error is None
+    assert_mirrored(uri, record.folder, result.run_id)
+
+
 def test_what_cannot_be_a_store_is_said_in_one_line(tmp_path):
     for uri in ("./mlruns", "file:///tmp/mlruns", "htp://host:5000", "sqlite:///", "sqlite://mlflow.db"):
         with pytest.raises(UserError, match=r"tracking\.uri="):

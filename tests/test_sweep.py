@@ -15,7 +15,7 @@ import pytest
 from ablate.compose import compose
 from ablate.config import run_folder
 from ablate.record import read_json, read_jsonl, status
-from ablate.sweep import End, _left
+from ablate.sweep_state import End, time_left
 
 ROOT = Path(__file__).parents[1]
 
@@ -175,7 +175,7 @@ def test_what_a_clone_holds_of_a_finished_run_is_not_run_again(here, sweep):
         assert summary["compute"]["tuning"]["flops"] == 5e12 > summary["totals"]["flops"]
         for part in ("checkpoints", "policy", "figures"):
             shutil.rmtree(folder / part)
-        for part in ("steps.jsonl", "summary.md", ".lock"):
+        for part in ("steps.jsonl", "summary.md"):
             (folder / part).unlink(missing_ok=True)
         meta = read_json(folder / "meta.json")
         meta["git"] = {"revision": "0" * 40, "dirty": False}  # made by other code
@@ -183,12 +183,14 @@ def test_what_a_clone_holds_of_a_finished_run_is_not_run_again(here, sweep):
         config = folder / "config.yaml"  # before a key existed: another fingerprint, the same run
         config.write_text(config.read_text().replace("  schedule: constant\n", ""))
         folder.rename(folder.with_name(folder.name[:-8] + "00000000"))
-    before = {path: path.stat().st_mtime_ns for path in (here / "results/cloned").rglob("*")}
+    shutil.rmtree(here / "results/cloned/.sweeps")
+    before = {path: path.stat().st_mtime_ns for path in (here / "results/cloned").rglob("[!.]*")}
     again = sweep("strategy=slow", "seed=0,1", "name=cloned")
     out, err = again.communicate(timeout=60)
     assert again.returncode == 0 and err == ""
     assert [line.split(" · ")[2] for line in out.splitlines()] == ["finished before"] * 2
-    assert {path: path.stat().st_mtime_ns for path in (here / "results/cloned").rglob("*")} == before
+    shutil.rmtree(here / "results/cloned/.sweeps")
+    assert {path: path.stat().st_mtime_ns for path in (here / "results/cloned").rglob("[!.]*")} == before
 
 
 def test_a_run_is_found_under_an_earlier_fingerprint_only_if_it_is_the_same(tmp_path, monkeypatch):
@@ -210,5 +212,5 @@ def test_a_run_is_found_under_an_earlier_fingerprint_only_if_it_is_the_same(tmp_
 
 def test_the_time_left_counts_how_many_run_at_a_time_and_only_those_that_ran():
     ends = [End("a", "finished", "", 100.0), End("b", "finished", "", 200.0), End("c", "known", "", 0.0)]
-    assert _left(ends, 2, 7) == "about 5:00 left"
-    assert _left(ends, 2, 3) == _left(ends, 2, None) == _left(ends[2:], 2, 7) == ""
+    assert time_left(ends, 2, 7) == "about 5:00 left"
+    assert time_left(ends, 2, 3) == time_left(ends, 2, None) == time_left(ends[2:], 2, 7) == ""

@@ -131,9 +131,9 @@ def test_a_command_line_with_a_strategy_is_about_the_strategy(capsys, monkeypatc
 @pytest.mark.parametrize("task", sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml")))
 def test_every_task_composes_and_says_which_model_it_needs(task, monkeypatch, tmp_path):
     """In one line, before anything is loaded or asked for."""
+    from ablate.checks import check_model
     from ablate.compose import compose
     from ablate.config import build
-    from ablate.run import check_model
 
     config = compose([f"task={task}"])
     built = build(config.task)

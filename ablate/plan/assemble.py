@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablate.checks import check_budget
 from ablate.config import build
 from ablate.plan import benchmark, power
 from ablate.plan.content import SCHEMA, Arm, Outline, Time, WarmStarts
@@ -20,7 +21,6 @@ from ablate.plan.speed import OWN, Clock, Recollection, described, from_benchmar
 from ablate.report import contrasts
 from ablate.report.loading import BASES
 from ablate.report.verdict import LONGER
-from ablate.run import check_budget
 from ablate.strategy import AXES, Strategy
 from ablate.types import UserError
 

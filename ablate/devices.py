@@ -1,0 +1,99 @@
+"""Which GPU a worker of a sweep on this machine gets. Clusters give their jobs GPUs themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+_given: str | None = None  # to this process: CUDA, once in use, stays on it
+
+
+def visible(environment: Mapping[str, str]) -> list[str]:
+    """The GPUs that a process with this environment may use, by number or UUID; no GPU library is loaded.
+
+    Like CUDA, it takes the list in CUDA_VISIBLE_DEVICES up to the first negative number; without the
+    variable, the GPUs that nvidia-smi lists.
+    """
+    if VISIBLE in environment:
+        found = []
+        for each in environment[VISIBLE].split(","):
+            if not each.strip() or each.strip().startswith("-"):
+                break
+            found.append(each.strip())
+        return found
+    program = shutil.which("nvidia-smi", path=environment.get("PATH"))
+    if program is None:
+        return []
+    try:
+        listed = subprocess.run(
+            [program, "-L"], capture_output=True, text=True, timeout=30, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):  # a driver that does not answer: torch will say so
+        return []
+    return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+
+
+def slots(gpus: Sequence[str], runs_per_gpu: int) -> list[str]:
+    """One entry per run that may be at work at a time: its GPU. The first ones are on different GPUs."""
+    return list(gpus) * runs_per_gpu
+
+
+def take(folder: Path, places: Sequence[str]) -> str | None:
+    """Give this process one of the places, its own as long as it lives, and let CUDA see that GPU alone.
+
+    folder: where the workers of a sweep agree. Returns None if every place is taken by a living process.
+    """
+    global _given
+    if _given is None:
+        for slot, gpu in enumerate(places):
+            if _claim(folder / f"gpu-{slot}"):
+                _given = gpu
+                break
+    if _given is not None:
+        os.environ[VISIBLE] = _given
+    return _given
+
+
+def _claim(path: Path) -> bool:
+    import psutil
+
+    me = [os.getpid(), psutil.Process().create_time()]
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(me))
+    try:
+        for _ in range(2):
+            try:
+                os.link(draft, path)
+                return True
+            except FileExistsError:
+                if not _bury(path):
+                    return False
+        return False
+    finally:
+        draft.unlink()
+
+
+def _bury(path: Path) -> bool:
+    """Remove a dead worker's claim; False if it is not dead, or another one was quicker."""
+    import psutil
+
+    try:
+        process, started = json.loads(path.read_text())
+        if abs(psutil.Process(process).create_time() - started) < 2.0:
+            return False
+    except FileNotFoundError:
+        return True
+    except psutil.NoSuchProcess:
+        grave = path.with_name(f"{path.name}.of-{process}-{started:.0f}")
+        try:
+            os.link(path, grave)  # only one may bury it
+        except (FileExistsError, FileNotFoundError):
+            return False
+        path.unlink()
+    return True
