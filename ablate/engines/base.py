@@ -67,11 +67,15 @@ class Engine:
         streams = [(key, row) for row in first[:-1]] if isinstance(key, int) else [(each, 0) for each in key]
         if any(count < 1 for count in counts) or not len(prefixes) == len(counts) == len(streams):
             raise ValueError("every prefix needs at least one sample and, if they have streams, its own")
-        drawn = self._sample(prefixes, counts, max_new, streams, temperature, stops, workers) if prefixes else []
+        drawn = (
+            self._sample(prefixes, counts, max_new, streams, temperature, stops, workers) if prefixes else []
+        )
         self.charge(purpose, prefixes, drawn)
         return drawn
 
-    def charge(self, purpose: str, prefixes: Sequence[tuple[int, ...]], drawn: Sequence[Sequence[Step]]) -> None:
+    def charge(
+        self, purpose: str, prefixes: Sequence[tuple[int, ...]], drawn: Sequence[Sequence[Step]]
+    ) -> None:
         """Charge continuations of each prefix: those just drawn, or drawn before and used for another purpose.
 
         In the caller's order, so that the accounts do not depend on the batching.
