@@ -82,6 +82,7 @@ def grow(
         asked = [
             (tree, path, count)
             for tree in trees
+            if tree.open
             for path, count in zip(tree.open, algorithm.allot(tree), strict=True)
             if count > 0
         ]
