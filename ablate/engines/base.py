@@ -76,7 +76,7 @@ class Engine:
     def charge(
         self, purpose: str, prefixes: Sequence[tuple[int, ...]], drawn: Sequence[Sequence[Step]]
     ) -> None:
-        """Charge continuations of each prefix: those just drawn, or drawn before and used for another purpose.
+        """Charge continuations of each prefix: those just drawn, or those drawn before and used again.
 
         In the caller's order, so that the accounts do not depend on the batching.
         """

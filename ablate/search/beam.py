@@ -1,8 +1,9 @@
-"""Beam search over steps: follow the best of all candidates (Snell et al. 2024, arXiv:2408.03314, section 5.1).
+"""Beam search over steps: follow the best of all candidates (Snell et al. 2024, arXiv:2408.03314, section
+5.1).
 
 Every one of the `width` paths gets `branch` next steps, and the `width` best of all are followed. A finished
-answer holds its place in the beam as long as its value does. At width 1 this is the search of depth one: step by
-step, the best of `branch` candidates.
+answer holds its place in the beam as long as its value does. At width 1 this is the search of depth one:
+step by step, the best of `branch` candidates.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """REBASE: reward-balanced search (Wu et al. 2024, arXiv:2408.00724, section 3.2).
 
-Nothing is cut off: what is left of the budget, B = `samples` minus the finished answers, is shared out among the
-open paths by the softmax of their values V,
+Nothing is cut off: what is left of the budget, B = `samples` minus the finished answers, is shared out
+among the open paths by the softmax of their values V,
 
     W_j = B exp(V_j / T) / sum_k exp(V_k / T),
 
-rounded so that the shares add up to B (largest remainders). A path that gets none is followed no further. Paths
-that several samples have in common count as many times.
+rounded so that the shares add up to B (largest remainders). A path that gets none is followed no further.
+Paths that several samples have in common count as many times.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Step-by-step search with a budget of candidates: what beam search, DVTS and REBASE have in common.
 
 In every round the paths that are being followed get some next steps each, drawn from the policy, a guide
-values all of these candidates, and some are followed further. The algorithms differ in how many each path gets
-and in which are followed. All trees of a batch advance in lockstep: a round is one call of the engine and one
-of the guide.
+values all of these candidates, and some are followed further. The algorithms differ in how many each path
+gets and in which are followed. All trees of a batch advance in lockstep: a round is one call of the engine
+and one of the guide.
 
 Finished answers are kept with their values, whenever they come, and compete with open paths by value: nothing
 is decided by who arrived first.
@@ -74,8 +74,8 @@ def grow(
 ) -> list[Tree]:
     """One tree per root, grown until nothing is left to follow.
 
-    draw(prefixes, counts): next steps, so many of each. value(paths): in [0, 1], of open and of finished ones.
-    A tree is done, too, as soon as a finished answer has the value 1, which no other can exceed.
+    draw(prefixes, counts): next steps, so many of each. value(paths): in [0, 1], of open and of finished
+    ones. A tree is done, too, as soon as a finished answer has the value 1, which no other can exceed.
     """
     trees = [Tree(algorithm.start(root)) for root in roots]
     while any(tree.open for tree in trees):

@@ -1,7 +1,7 @@
 """Accuracy against test-time compute: `python -m ablate.testtime results/<experiment> [key=value ...]`
 
-Every finished run's final policy under every test-time method, all compute charged; the files that it writes are
-described in `ablate.testtime.store`.
+Every finished run's final policy under every test-time method, all compute charged; the files that it
+writes are described in `ablate.testtime.store`.
 
 Exit codes: 0 done; 2 a mistake of the user's, told in one line; 130 interrupted: what was done is kept.
 """
@@ -18,8 +18,8 @@ from ablate.schema import construct, nearest, read, unknown_key
 from ablate.types import UserError
 
 HELP = """\
-What is test-time compute worth? Every finished run's final policy under every test-time method, all compute of
-verifiers and scorers charged; rows to results/<experiment>/testtime/. Started again, it does what is missing.
+What is test-time compute worth? Every finished run's final policy under every test-time method, all compute
+of scorers charged; rows to results/<experiment>/testtime/. Started again, it does what is missing.
 
 usage: python -m ablate.testtime results/<experiment> [key=value ...]
 
@@ -40,8 +40,9 @@ usage: python -m ablate.testtime results/<experiment> [key=value ...]
   out=<folder>         instead of results/<experiment>/testtime
   threads=1
 
-Guides: learned and value are fitted at the start on the policy's answers to training problems, on an account of its
-own (fit_flops). oracle, monte_carlo and verifier ask the task about the very problem: upper bounds, and marked.
+Guides: learned and value are fitted at the start on the policy's answers to training problems, on an account
+of their own (fit_flops). oracle, monte_carlo and verifier ask the task about the very problem that is to be
+solved: what they find is an upper bound, and marked.
 """
 KEYS = (
     *("methods", "budgets", "problems", "set", "seeds", "arms", "rollouts", "marker", "out", "threads"),

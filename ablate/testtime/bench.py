@@ -1,7 +1,8 @@
 """The laboratory at test time: a trained policy on held-out problems, everything metered by problem.
 
 What a problem's samples are depends on the seed, the problem, and how often it was sampled from before, never
-on the other problems of the batch: the answers are the same alone and together, up to the last bits of a pass.
+on the other problems of the batch: the answers are the same alone and together, up to the last bits of a
+pass.
 """
 
 from __future__ import annotations

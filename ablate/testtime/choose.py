@@ -26,16 +26,16 @@ class Candidate:
 
 
 def best(candidates: Sequence[Candidate], bench: Bench) -> Trajectory:
-    """The finished answer with the highest score; of equal ones the likeliest. A truncated one only where there
-    is no other."""
+    """The finished answer with the highest score; of equal ones the likeliest. A truncated one only where
+    there is no other."""
     return max(candidates, key=lambda c: (not bench.truncated(c.answer), c.score, c.likelihood)).answer
 
 
 def vote(candidates: Sequence[Candidate], bench: Bench) -> Trajectory:
     """The likeliest of those finished answers whose equals have the largest sum of scores.
 
-    Which answers are equal says the task (`Task.answer`). Equal sums are told apart by the likeliest answer of
-    each side. Of truncated answers alone, the likeliest.
+    Which answers are equal says the task (`Task.answer`). Equal sums are told apart by the likeliest answer
+    of each side. Of truncated answers alone, the likeliest.
     """
     finished = [c for c in candidates if not bench.truncated(c.answer)]
     if not finished:
@@ -48,4 +48,5 @@ def vote(candidates: Sequence[Candidate], bench: Bench) -> Trajectory:
     def strength(side: list[Candidate]) -> tuple[float, float]:
         return sum(c.score * c.count for c in side), max(c.likelihood for c in side)
 
-    return max(max(sides.values(), key=strength), key=lambda c: c.likelihood).answer
+    winner = max(list(sides.values()), key=strength)
+    return max(winner, key=lambda c: c.likelihood).answer

@@ -12,8 +12,8 @@ from ablate.types import Problem, Step, Trajectory
 class Pool:
     """Answers to each problem, by cap, drawn as far as they are asked for.
 
-    Sample j of a problem is the same however many are drawn. Drawing is on nobody's account: a method pays for
-    what it uses (`Frame.replay`).
+    Sample j of a problem is the same however many are drawn. Drawing is on nobody's account: a method pays
+    for what it uses (`Frame.replay`).
     """
 
     def __init__(self, bench: Bench, problems: Sequence[Problem]) -> None:
@@ -37,8 +37,8 @@ class Pool:
 
 @dataclass
 class Frame:
-    """longest: tokens that an answer may have where its length is the subject. marker: what makes the policy go
-    on after an answer, as tokens."""
+    """longest: tokens that an answer may have where its length is the subject. marker: what makes the
+    policy go on after an answer, as tokens."""
 
     bench: Bench
     problems: list[Problem]

@@ -1,7 +1,8 @@
 """Who tells good paths from bad ones at test time.
 
-A guide gives one value in [0, 1] per path, open or finished. It is *privileged* if it asks the task's verifier or
-its step oracle about the very problem that is to be solved: what it finds is an upper bound, as pass@k is.
+A guide gives one value in [0, 1] per path, open or finished. It is *privileged* if it asks the task's
+verifier or its step oracle about the very problem that is to be solved: what it finds is an upper bound, as
+pass@k is.
 
     oracle        the task's exact step oracle, and the verifier on finished answers; free        privileged
     monte_carlo   share of M rollouts from the path that the verifier accepts; a finished answer  privileged
@@ -11,9 +12,9 @@ its step oracle about the very problem that is to be solved: what it finds is an
     value         a value head on the policy's own states, fitted at the start
     judge         a language model that is asked about the last step
 
-The two that are fitted learn from outcomes: the policy answers *training* problems, and the end of every step of
-an answer is labelled with whether the answer came out right (the token-level verifier of Cobbe et al. 2021,
-arXiv:2110.14168, with labels at steps, as Math-Shepherd's with one completion each).
+The two that are fitted learn from outcomes: the policy answers *training* problems, and the end of every
+step of an answer is labelled with whether the answer came out right (the token-level verifier of Cobbe et
+al. 2021, arXiv:2110.14168, with labels at steps, as Math-Shepherd's with one completion each).
 """
 
 from __future__ import annotations

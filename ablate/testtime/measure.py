@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -69,13 +70,15 @@ class Measurement:
             from ablate.scorers.judge import Judge
 
             return JudgeGuide(self._judge or Judge())
-        return {"oracle": OracleGuide, "verifier": VerifierGuide}[name]()
+        return OracleGuide() if name == "oracle" else VerifierGuide()
 
     def measure(self, job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
         """A row of points.jsonl, and its columns per problem."""
         bench, problems = self.frame.bench, self.frame.problems
         guide = None if job.guide is None else self.guide(job.guide, job.setting)
-        repeats, solved, sums = 0, np.zeros(len(problems)), {}
+        repeats, solved = 0, np.zeros(len(problems))
+        sums: dict[str, np.ndarray] = {}
+        begun = time.perf_counter()
         compute: dict[str, np.ndarray] = {}
         for answers in METHODS[job.method].run(self.frame, guide, job.setting):
             costs = bench.costs()
@@ -97,6 +100,7 @@ class Measurement:
             "compute": {purpose: float(flops.mean()) / repeats for purpose, flops in compute.items()},
             "fit_flops": 0.0 if guide is None else guide.fit_flops,
             "strata": _strata(columns),
+            "seconds": time.perf_counter() - begun,
         }
         return point, columns
 
@@ -151,8 +155,8 @@ def measure_missing(
     store: Store,
     done: Callable[[Job, dict[str, Any] | None], None],
 ) -> None:
-    """All jobs of a run that the store lacks; the policy is loaded if there is one. done(job, point): after each,
-    with None for those that were there."""
+    """All jobs of a run that the store lacks; the policy is loaded if there is one. done(job, point): after
+    each, with None for those that were there."""
     measurement: Measurement | None = None
     natural = False
     for job in jobs:

@@ -138,8 +138,8 @@ def jobs(
     rollouts: int,
     sizes: tuple[int, ...] | None,
 ) -> list[Job]:
-    """All settings of the methods, each ladder from cheap to dear. sizes: instead of the methods' own; `natural`,
-    whose ladder is of caps, keeps its own."""
+    """All settings of the methods, each ladder from cheap to dear. sizes: instead of the methods' own;
+    `natural`, whose ladder is of caps, keeps its own."""
     out = []
     for name, guide in pairs:
         method = METHODS[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ablate.config import Config, build, validate
+from ablate.config import Config, EvaluateConfig, build, validate
 from ablate.evaluate import heldout_problems
 from ablate.record import read_json, status
 from ablate.schema import nearest
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from ablate.models.policy import Policy
     from ablate.scorers.judge import Judge
 
-LONG = (
-    4,
-    2,
-    1,
-)  # multiples of the cap that an answer may have where its length is the subject; the first that fits
+# multiples of the cap that an answer may have where its length is the subject: the first that fits
+LONG = (4, 2, 1)
 HARD = 0.01  # chance of a random attempt, at most, of a problem of the hard set
 WAIT = "Wait"  # what makes a model go on whose task has no correction marker
 SETS = ("heldout", "hard")
@@ -72,7 +69,8 @@ class Run:
     def marker(self, wanted: str | None) -> str | None:
         """What makes the policy go on after an answer; None if the model has no words for any."""
         given = wanted or getattr(self.task, "correction", "") or WAIT
-        words = self.task.vocabulary() if hasattr(self.model, "untrained") else None  # type: ignore[attr-defined]
+        tiny: Any = self.task if hasattr(self.model, "untrained") else None
+        words = None if tiny is None else tiny.vocabulary()
         unknown = [] if words is None else [w for w in given.split(" ") if w and w not in words]
         if unknown and wanted:
             raise UserError(
@@ -97,13 +95,15 @@ class Run:
     def problems(self, which: str, most: int) -> list[Problem]:
         """At most `most` problems of the run's evaluation split, spread evenly; hard: of those that a random
         attempt hits with a chance of at most HARD. Raises UserError if there are none."""
-        every = heldout_problems(self.task, replace_problems(self.config.evaluate), self.seed)
+        split = self.config.evaluate.split
+        every = heldout_problems(self.task, EvaluateConfig(split=split), self.seed)  # problems=None: all
         if which == "hard":
             every = [p for p in every if p.difficulty is not None and p.difficulty <= HARD]
             if not every:
                 raise UserError(
-                    f"set=hard: no held-out problem of {self.folder.name} is that hard (a random attempt hits "
-                    f"it with a chance of at most {HARD}): make runs with python -m ablate -m experiment=hard"
+                    f"set=hard: no held-out problem of {self.folder.name} is that hard (a random attempt "
+                    f"hits it with a chance of at most {HARD}): make runs with python -m ablate -m "
+                    "experiment=hard"
                 )
         distinct = list({problem.prompt: problem for problem in every}.values())
         count = min(most, len(distinct))
@@ -121,15 +121,6 @@ class Run:
         policy.model.to(runtime.device(getattr(self.model, "device", "auto")))
         policy.bf16 = self.config.learner.bf16
         return policy
-
-
-def replace_problems(config: Any) -> Any:
-    """The evaluation's settings with all of its problems."""
-    return (
-        replace(OmegaConf.to_object(config), problems=None)
-        if OmegaConf.is_config(config)
-        else replace(config, problems=None)
-    )
 
 
 def find(

@@ -1,7 +1,7 @@
 """Methods that draw whole answers: plain samples cut at a cap, majority vote, best of n.
 
-All choose among the same draws (`frame.Pool`). A setting that needs n of N is measured on N/n disjoint sets of
-them and averaged; each is charged as if it had been drawn for it.
+All choose among the same draws (`frame.Pool`). A setting that needs n of N is measured on N/n disjoint sets
+of them and averaged; each is charged as if it had been drawn for it.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from ablate.types import Step, Trajectory
 
 
 def budget_forcing(frame: Frame, guide: Guide | None, setting: dict[str, Any]) -> Iterator[list[Trajectory]]:
-    """Longer: where an answer ends, the marker takes the place of the end token, up to `wait` times, and the last
-    finished answer counts. Shorter: at `stop` tokens an answer must end (Muennighoff et al. 2025,
+    """Longer: where an answer ends, the marker takes the place of the end token, up to `wait` times, and
+    the last finished answer counts. Shorter: at `stop` tokens an answer must end (Muennighoff et al. 2025,
     arXiv:2501.19393, section 3.1)."""
     assert guide is None
     bench = frame.bench
@@ -41,8 +41,8 @@ def budget_forcing(frame: Frame, guide: Guide | None, setting: dict[str, Any]) -
 
 
 def revision(frame: Frame, guide: Guide | None, setting: dict[str, Any]) -> Iterator[list[Trajectory]]:
-    """A chain of `answers`, each written after the one before and the marker, and not seeing those further back
-    (Snell et al. 2024, arXiv:2408.03314, section 6, with a context of one). `choose`: the last that was
+    """A chain of `answers`, each written after the one before and the marker, and not seeing those further
+    back (Snell et al. 2024, arXiv:2408.03314, section 6, with a context of one). `choose`: the last that was
     finished, or the majority of the chain."""
     assert guide is None
     bench = frame.bench

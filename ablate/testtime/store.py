@@ -3,13 +3,13 @@
     results/<experiment>/testtime/
       meta.json                 {"version": 1, "revision": ..., "command": ...}: of the last call
       points.jsonl              one row per run, method and setting
-      <run>.parquet             the same per problem: method, guide, setting (JSON), problem, cluster, stratum,
-                                solved (mean over repeats), tokens, flops
-      <run>-natural.parquet     the plain samples: problem, cluster, stratum, sample, tokens, ended, right, and
-                                the task's behaviour counts
+      <run>.parquet             the same per problem: method, guide, setting (JSON), problem, cluster,
+                                stratum, solved (mean over repeats), tokens, flops
+      <run>-natural.parquet     the plain samples: problem, cluster, stratum, sample, tokens, ended, right,
+                                and the task's behaviour counts
 
-The files of the hard set are `<run>-hard.parquet` and `<run>-hard-natural.parquet`. A row of points.jsonl appears
-after its columns, so it never lacks them; rows of a policy that is there no more are dropped.
+The files of the hard set are `<run>-hard.parquet` and `<run>-hard-natural.parquet`. A row of points.jsonl
+appears after its columns, so it never lacks them; rows of a policy that is there no more are dropped.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Store:
         return _key(row) in {_key(point) for point in self._points}
 
     def add(self, point: dict[str, Any], columns: dict[str, Any]) -> None:
-        """Store a row and its columns, in place of those of another number of problems or an earlier policy."""
+        """Store a row and its columns, in place of those of other problems or of an earlier policy."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -1,7 +1,7 @@
 """A ledger with accounts by problem: what a batched method spent on each of its problems, exactly.
 
-Every charge names the tokens that it is for, and these begin with a problem's prompt. Nothing is estimated: the
-sums over problems are the ledger's own totals.
+Every charge names the tokens that it is for, and these begin with a problem's prompt. Nothing is estimated:
+the sums over problems are the ledger's own totals.
 """
 
 from __future__ import annotations
