@@ -211,6 +211,7 @@ def test_heavy_libraries_load_where_they_are_used():
         "ablate.check",
         "ablate.plan.__main__",
         "ablate.report.__main__",
+        "ablate.testtime.__main__",
         "ablate.tune",
         "strategies.guess_check",
     ],

@@ -59,9 +59,9 @@ METHODS: dict[str, Method] = {
     "majority": Method(majority, "answers", (1, 2, 4, 8, 16), lambda size, cap: [{"n": size}]),
     "best_of_n": Method(best_of_n, "answers", (2, 4, 8, 16), lambda size, cap: [{"n": size}], WHOLE),
     "depth1": Method(depth1, "next steps", (2, 4, 8), lambda size, cap: [{"n": size}], STEPWISE),
-    "beam": Method(beam, "next steps", (8, 16), _branched, STEPWISE),
-    "dvts": Method(dvts, "next steps", (8, 16), _branched, STEPWISE),
-    "rebase": Method(rebase, "answers", (4, 8, 16), lambda size, cap: [{"n": size}], STEPWISE),
+    "beam": Method(beam, "next steps", (4, 8), _branched, STEPWISE),
+    "dvts": Method(dvts, "next steps", (4, 8), _branched, STEPWISE),
+    "rebase": Method(rebase, "answers", (4, 8), lambda size, cap: [{"n": size}], STEPWISE),
     "mcts": Method(
         mcts,
         "simulations",
@@ -82,7 +82,7 @@ METHODS: dict[str, Method] = {
 DEFAULT = (
     *("natural", "majority", "best_of_n:verifier", "best_of_n:learned", "best_of_n:value"),
     *("depth1:learned", "depth1:oracle", "depth1:monte_carlo", "beam:learned", "beam:oracle"),
-    *("dvts:learned", "rebase:learned", "mcts:value", "mcts:learned", "budget_forcing", "revision"),
+    *("dvts:learned", "rebase:learned", "mcts:learned", "budget_forcing", "revision"),
 )
 
 
