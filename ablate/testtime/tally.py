@@ -1,7 +1,8 @@
 """A ledger with accounts by problem: what a batched method spent on each of its problems, exactly.
 
 Every charge names the tokens that it is for, and these begin with a problem's prompt. Nothing is estimated:
-the sums over problems are the ledger's own totals.
+the totals are the sums over problems. Each problem has caches of its own, so that what it costs does not
+hang on whose prompt begins alike and came first.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class Tally(Ledger):
         self._prompts: dict[tuple[int, ...], int] = {}
         self._lengths: list[int] = []
         self._owner: int | None = None
+        self._caches: dict[tuple[int, int], tuple[PrefixIndex | None, PrefixIndex]] = {}
+        self._aside = False
         self.own: list[dict[str, Account]] = []
 
     def begin(self, prompts: Sequence[tuple[int, ...]]) -> None:
@@ -32,6 +35,7 @@ class Tally(Ledger):
         self.new_policy_version()
         for purpose in self.accounts:
             self.accounts[purpose] = Account()
+        self._caches.clear()
         self._prompts = {prompt: i for i, prompt in enumerate(prompts)}
         self._lengths = sorted({len(prompt) for prompt in prompts}, reverse=True)
         self.own = [{} for _ in prompts]
@@ -50,18 +54,37 @@ class Tally(Ledger):
         return {name: account for name, account in self.own[problem].items() if name in BUDGETED}
 
     @contextmanager
-    def _booked(self, purpose: str, tokens: Sequence[int]) -> Iterator[None]:
-        """What is charged in here goes to the owner of the tokens, and to the totals as ever."""
-        if not self._prompts:
-            yield
-            return
-        whole, self.accounts[purpose] = self.accounts[purpose], Account()
+    def judge_as(self, purpose: str) -> Iterator[None]:
+        """See `Ledger`; no problem pays for it."""
+        self._aside = True
         try:
-            yield
+            with super().judge_as(purpose):
+                yield
         finally:
-            part, self.accounts[purpose] = self.accounts[purpose], whole
+            self._aside = False
+
+    @contextmanager
+    def _booked(
+        self, purpose: str, tokens: Sequence[int], index: PrefixIndex | None = None
+    ) -> Iterator[PrefixIndex | None]:
+        """What is charged in here goes to the owner of the tokens, and to the totals as ever. Yields the
+        owner's own cache in place of `index`, if that is another model's."""
+        if not self._prompts or self._aside:
+            yield index
+            return
+        owner = self._whose(tokens)
+        # `index` is kept beside, so that its id stays its own
+        _, cache = self._caches.setdefault((owner, id(index)), (index, PrefixIndex()))
+        whole, self.accounts[purpose] = self.accounts[purpose], Account()
+        shared = self._prefixes
+        if index is None:
+            self._prefixes = cache
+        try:
+            yield None if index is None else cache
+        finally:
+            part, self.accounts[purpose], self._prefixes = self.accounts[purpose], whole, shared
             whole.add(part)
-        self.own[self._whose(tokens)].setdefault(purpose, Account()).add(part)
+        self.own[owner].setdefault(purpose, Account()).add(part)
 
     def _whose(self, tokens: Sequence[int]) -> int:
         if self._owner is not None:
@@ -94,8 +117,8 @@ class Tally(Ledger):
         index: PrefixIndex | None = None,
     ) -> None:
         """See `Ledger`."""
-        with self._booked(purpose, prefix or tokens):
-            super().charge_scoring(purpose, cost, prefix, tokens, heads, index)
+        with self._booked(purpose, prefix or tokens, index) as cache:
+            super().charge_scoring(purpose, cost, prefix, tokens, heads, cache)
 
     def charge(self, purpose: str, flops: float, tokens: Sequence[int] = ()) -> None:
         """See `Ledger`."""

@@ -1,4 +1,4 @@
-"""Beam search, DVTS and REBASE on trees small enough to be enumerated, against references written down again."""
+"""Beam search, DVTS and REBASE on trees that can be enumerated, against references written down again."""
 
 import math
 from itertools import product
