@@ -3,13 +3,13 @@
     results/<experiment>/testtime/
       meta.json                 {"version": 1, "revision": ..., "command": ...}: of the last call
       points.jsonl              one row per run, method and setting
-      <run>.parquet             the same per problem: method, guide, setting (JSON), problem, cluster,
+      <run>.parquet             the same per problem: set, method, guide, setting (JSON), problem, cluster,
                                 stratum, solved (mean over repeats), tokens, flops
       <run>-natural.parquet     the plain samples: problem, cluster, stratum, sample, tokens, ended, right,
                                 and the task's behaviour counts
 
-The files of the hard set are `<run>-hard.parquet` and `<run>-hard-natural.parquet`. A row of points.jsonl
-appears after its columns, so it never lacks them; rows of a policy that is there no more are dropped.
+Plain samples of the hard set are in `<run>-natural-hard.parquet`. A row of points.jsonl appears after its
+columns, so it never lacks them; rows of a policy that is there no more are dropped.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ablate.record import atomic_write, read_jsonl, write_json
 from ablate.types import UserError
 
 VERSION = 1
+PLACE = ("set", "method", "guide", "setting")  # columns that tell the rows of a setting from others
 KEY = ("run", "set", "method", "guide", "setting", "problems", "policy")
 
 
@@ -69,6 +70,7 @@ class Store:
         setting = json.dumps(point["setting"], sort_keys=True)
         table = pa.table(
             {
+                "set": pa.array([point["set"]] * n, pa.string()),
                 "method": pa.array([point["method"]] * n, pa.string()),
                 "guide": pa.array([point["guide"]] * n, pa.string()),
                 "setting": pa.array([setting] * n, pa.string()),
@@ -81,11 +83,11 @@ class Store:
                 "flops": pa.array(columns["flops"], pa.float64()),
             }
         )
-        path = self._path(point["run"], point["set"])
+        path = self.folder / f"{point['run']}.parquet"
         if path.exists():
             before = pq.read_table(path)
-            same = zip(*(before[name].to_pylist() for name in ("method", "guide", "setting")), strict=True)
-            own = (point["method"], point["guide"], setting)
+            same = zip(*(before[name].to_pylist() for name in PLACE), strict=True)
+            own = (point["set"], point["method"], point["guide"], setting)
             table = pa.concat_tables([before.filter(pa.array([row != own for row in same])), table])
         _write_table(path, table)
         place = _key({**point, "problems": 0, "policy": ""})
@@ -98,10 +100,8 @@ class Store:
         import pyarrow as pa
 
         table = pa.table({name: pa.array(values) for name, values in columns.items()})
-        _write_table(self._path(run, which, "-natural"), table)
-
-    def _path(self, run: str, which: str, suffix: str = "") -> Path:
-        return self.folder / f"{run}{'' if which == 'heldout' else f'-{which}'}{suffix}.parquet"
+        suffix = "" if which == "heldout" else f"-{which}"
+        _write_table(self.folder / f"{run}-natural{suffix}.parquet", table)
 
     def _write(self) -> None:
         lines = [json.dumps(_plain(row), allow_nan=False, ensure_ascii=False) for row in self._points]

@@ -89,6 +89,24 @@ def test_every_default_method_leaves_its_rows_and_columns(experiment, tmp_path, 
     assert not [path for path in out.iterdir() if path.suffix == ".tmp"]
 
 
+def test_the_hard_set_stands_beside_the_other(experiment, tmp_path, monkeypatch):
+    """Both in one file per run, told apart by a column; here, problems with a chance of at most a half."""
+    monkeypatch.setattr("ablate.testtime.runs.HARD", 0.5)
+    line = [str(experiment), f"out={tmp_path}", "problems=9", "methods=natural,majority", "budgets=2"]
+    assert main(line) == main([*line, "set=hard"]) == 0
+    rows = points(tmp_path)
+    (run,) = {row["run"] for row in rows}
+    table = pq.read_table(tmp_path / f"{run}.parquet").to_pandas()
+    hard = set(table[table.set == "hard"].problem)
+    assert len(hard) == 9 and hard != set(table[table.set == "heldout"].problem)
+    assert set(pq.read_table(tmp_path / f"{run}-natural-hard.parquet")["problem"].to_pylist()) == hard
+    majority = [(row["set"], row["accuracy"]) for row in rows if row["method"] == "majority"]
+    for which, accuracy in majority:
+        own = table[(table.set == which) & (table.method == "majority")]
+        assert len(own) == 9 and own.solved.mean() == pytest.approx(accuracy)
+    assert {which for which, _ in majority} == {"heldout", "hard"}
+
+
 def test_the_same_rows_whatever_else_is_asked(experiment, tmp_path):
     """Guides are fitted on the same draws, whichever methods run before them."""
     alone, after = tmp_path / "alone", tmp_path / "after"
