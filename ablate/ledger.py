@@ -170,8 +170,9 @@ class Ledger:
         tokens = rows * length
         self.accounts[purpose].add(Account(flops, flops, rows * heads, tokens, tokens))
 
-    def charge(self, purpose: str, flops: float) -> None:
-        """FLOPs that are no pass of a transformer: a value head's."""
+    def charge(self, purpose: str, flops: float, tokens: Sequence[int] = ()) -> None:
+        """FLOPs that are no pass of a transformer: a value head's. tokens: the sequence that they are spent
+        on, for a ledger with accounts by problem."""
         self.accounts[purpose].add(Account(flops, flops))
 
     @contextmanager

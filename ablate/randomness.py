@@ -28,16 +28,17 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def uniforms(key: int, rows: np.ndarray, positions: int) -> np.ndarray:
+def uniforms(key: int | np.ndarray, rows: np.ndarray, positions: int) -> np.ndarray:
     """Uniform numbers in [0, 1), shape (len(rows), positions): a counter-based generator.
 
-    key: 64-bit stream key. rows: row numbers, shape (R,).
+    key: 64-bit stream key, or one per row (unsigned). rows: row numbers, shape (R,).
     """
     import numpy as np
 
     golden = 0x9E3779B97F4A7C15
+    keys = np.uint64(key & (2**64 - 1)) if isinstance(key, int) else key.astype(np.uint64)
     with np.errstate(over="ignore"):
-        row_keys = _mix(rows.astype(np.uint64) * np.uint64(golden) + np.uint64(key & (2**64 - 1)))
+        row_keys = _mix(rows.astype(np.uint64) * np.uint64(golden) + keys)
         counters = np.arange(1, positions + 1, dtype=np.uint64) * np.uint64(golden)
         bits = _mix(row_keys[:, None] + counters[None, :])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

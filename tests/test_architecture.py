@@ -218,6 +218,7 @@ def test_heavy_libraries_load_where_they_are_used():
         "ablate.plan.__main__",
         "ablate.report.__main__",
         "ablate.status",
+        "ablate.testtime.__main__",
         "ablate.tune",
         "strategies.guess_check",
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from ablate.ledger import PrefixIndex
@@ -39,10 +40,10 @@ class Engine:
     def generate(
         self,
         prefixes: Sequence[tuple[int, ...]],
-        n: int,
+        n: int | Sequence[int],
         max_new: Sequence[int],
         *,
-        key: int,
+        key: int | Sequence[int],
         purpose: str,
         temperature: float = 1.0,
         stop: frozenset[int] = frozenset(),
@@ -51,38 +52,58 @@ class Engine:
     ) -> list[list[Step]]:
         """Draw `n` continuations of each prefix.
 
-        prefixes: P token tuples. max_new: most new tokens, per prefix (>= 1). key: 64-bit random stream; row
-        first+i*n+j of it is sample j of prefix i. stop: tokens that end a continuation, besides the end
-        tokens; the token that ends one is part of it. workers: processes that may take part, where an engine
-        decodes in several. Returns P lists of n Steps with tokens and the log-probabilities they were sampled
-        with (natural logarithm, at `temperature`).
+        prefixes: P token tuples. n: of each, or one number (>= 1) per prefix. max_new: most new tokens, per
+        prefix (>= 1). key: 64-bit random stream, whose rows from `first` on are all samples, prefix by
+        prefix; or one stream per prefix, whose row j is its sample j, so that a draw depends on no other
+        prefix. stop: tokens that end a continuation, besides the end tokens; the token that ends one is part
+        of it. workers: processes that may take part, where an engine decodes in several. Returns P lists of n
+        Steps with tokens and the log-probabilities they were sampled with (natural logarithm, at
+        `temperature`).
         """
         if any(room < 1 for room in max_new):
             raise ValueError("every prefix needs room for at least one new token")
         _need_tokens(prefixes)
         stops = stop | self._policy.ends
+        counts = [n] * len(prefixes) if isinstance(n, int) else list(n)
+        if isinstance(key, int):
+            streams = [(key, row) for row in list(accumulate(counts, initial=first))[:-1]]
+        else:
+            streams = [(each, 0) for each in key]
+        if any(count < 1 for count in counts) or not len(prefixes) == len(counts) == len(streams):
+            raise ValueError("every prefix needs at least one sample and, if they have streams, its own")
         drawn = (
-            self._sample(prefixes, n, max_new, key, first, temperature, stops, workers) if prefixes else []
+            self._sample(prefixes, counts, max_new, streams, temperature, stops, workers) if prefixes else []
         )
-        # charged in the caller's order, so that the accounts do not depend on the batching
+        self.charge(purpose, prefixes, drawn)
+        return drawn
+
+    def charge(
+        self, purpose: str, prefixes: Sequence[tuple[int, ...]], drawn: Sequence[Sequence[Step]]
+    ) -> None:
+        """Charge continuations of each prefix: those just drawn, or those drawn before and used again.
+
+        In the caller's order, so that the accounts do not depend on the batching.
+        """
         for prefix, steps in zip(prefixes, drawn, strict=True):
             self._ledger.charge_generation(
                 purpose, self._policy.cost, prefix, [step.tokens for step in steps], purpose != "evaluate"
             )
-        return drawn
 
     def _sample(
         self,
         prefixes: Sequence[tuple[int, ...]],
-        n: int,
+        counts: Sequence[int],
         max_new: Sequence[int],
-        key: int,
-        first: int,
+        streams: Sequence[tuple[int, int]],
         temperature: float,
         stops: frozenset[int],
         workers: int | None,
     ) -> list[list[Step]]:
-        """`generate` for at least one prefix, without the accounts. stops: all tokens that end a row."""
+        """`generate` for at least one prefix, without the accounts.
+
+        counts: samples per prefix. streams: per prefix, the random stream and the number in it of the row
+        that is its first sample. stops: all tokens that end a row.
+        """
         raise NotImplementedError
 
     def score(

@@ -34,10 +34,9 @@ class HFEngine(Engine):
     def _sample(
         self,
         prefixes: Sequence[tuple[int, ...]],
-        n: int,
+        counts: Sequence[int],
         max_new: Sequence[int],
-        key: int,
-        first: int,
+        streams: Sequence[tuple[int, int]],
         temperature: float,
         stops: frozenset[int],
         workers: int | None,
@@ -50,18 +49,20 @@ class HFEngine(Engine):
 
         ends = torch.tensor(sorted(stops), device=self._policy.device)
         order = sorted(range(len(prefixes)), key=lambda i: -len(prefixes[i]))
-        numbers = [i * n + j for i in order for j in range(n)]
-        begins = range(0, len(numbers), self.max_rows)
-        shape = (len(numbers), max(max_new))
+        every = [(i, j) for i in order for j in range(counts[i])]  # prefix, sample
+        keys = np.array([streams[i][0] % 2**64 for i, _ in every], dtype=np.uint64)
+        numbers = np.array([streams[i][1] + j for i, j in every])
+        begins = range(0, len(every), self.max_rows)
+        shape = (len(every), max(max_new))
         tokens, logprobs, lengths = shared(shape, np.int32), shared(shape, np.float32), shared(shape[:1], int)
 
         def decode(batch: int) -> None:
-            rows = numbers[begins[batch] :][: self.max_rows]
-            room = [max_new[row // n] for row in rows]
-            noise = uniforms(key, first + np.array(rows), max(room))
-            here = slice(begins[batch], begins[batch] + len(rows))
+            here = slice(begins[batch], min(begins[batch] + self.max_rows, len(every)))
+            rows = every[here]
+            room = [max_new[i] for i, _ in rows]
+            noise = uniforms(keys[here], numbers[here], max(room))
             tokens[here, : max(room)], logprobs[here, : max(room)], lengths[here] = self._decode(
-                [prefixes[row // n] for row in rows], room, noise, temperature, ends
+                [prefixes[i] for i, _ in rows], room, noise, temperature, ends
             )
 
         with self._policy.reading(), torch.inference_mode():
@@ -70,10 +71,10 @@ class HFEngine(Engine):
                 self._decode([prefixes[0]] * 2, [2, 1], np.zeros((2, 2)), temperature, ends)
             spread(decode, len(begins), count)
         drawn = {
-            row: Step(tuple(tokens[i, :length].tolist()), tuple(logprobs[i, :length].tolist()))
-            for i, (row, length) in enumerate(zip(numbers, lengths.tolist(), strict=True))
+            row: Step(tuple(tokens[at, :length].tolist()), tuple(logprobs[at, :length].tolist()))
+            for at, (row, length) in enumerate(zip(every, lengths.tolist(), strict=True))
         }
-        return [[drawn[i * n + j] for j in range(n)] for i in range(len(prefixes))]
+        return [[drawn[i, j] for j in range(count)] for i, count in enumerate(counts)]
 
     def _decode(
         self,

@@ -190,10 +190,9 @@ class VLLMEngine(Engine):
     def _sample(
         self,
         prefixes: Sequence[tuple[int, ...]],
-        n: int,
+        counts: Sequence[int],
         max_new: Sequence[int],
-        key: int,
-        first: int,
+        streams: Sequence[tuple[int, int]],
         temperature: float,
         stops: frozenset[int],
         workers: int | None,
@@ -213,26 +212,26 @@ class VLLMEngine(Engine):
                 "raise engine.gpu_memory or engine.cache_gb, or lower sampling.cap"
             )
         self._get_ready()
-        rows = range(len(prefixes) * n)
+        rows = [(i, j) for i, count in enumerate(counts) for j in range(count)]
         words = self._llm.llm_engine.model_config.get_vocab_size()
         ends = sorted(token for token in stops if token < words)  # a token that it does not know is an error
         answers = self._llm.generate(
-            [{"prompt_token_ids": list(prefixes[row // n])} for row in rows],
+            [{"prompt_token_ids": list(prefixes[i])} for i, _ in rows],
             [
                 SamplingParams(
                     temperature=temperature,
-                    max_tokens=max_new[row // n],
-                    seed=hash64(key, first + row) % 2**63 if temperature else None,
+                    max_tokens=max_new[i],
+                    seed=hash64(streams[i][0], streams[i][1] + j) % 2**63 if temperature else None,
                     stop_token_ids=ends,
                     logprobs=0,  # the sampled token's alone
                     detokenize=False,
                 )
-                for row in rows
+                for i, j in rows
             ],
             use_tqdm=False,
         )
-        drawn = [_step(answer.outputs[0], temperature) for answer in answers]
-        return [drawn[i * n : (i + 1) * n] for i in range(len(prefixes))]
+        drawn = iter([_step(answer.outputs[0], temperature) for answer in answers])
+        return [[next(drawn) for _ in range(count)] for count in counts]
 
 
 def _step(answer: Any, temperature: float) -> Step:

@@ -90,6 +90,10 @@ class HeadModel:
             return torch.empty((0, self._width), device=self._policy.device)
         return torch.stack([self._features[_tokens(prefix)] for prefix in prefixes])
 
+    def forget(self) -> None:
+        """Read every prefix anew, and charge for it."""
+        self._features.clear()
+
     def predict(self, prefixes: Sequence[Trajectory]) -> list[float]:
         """Values in [0, 1]."""
         import torch
@@ -97,7 +101,8 @@ class HeadModel:
         if not prefixes:
             return []
         features = self._read(prefixes)
-        self._ledger.charge("score", self._flops * len(prefixes))
+        for prefix in prefixes:
+            self._ledger.charge("score", self._flops, _tokens(prefix))
         with torch.no_grad():
             return self._head(features).squeeze(-1).sigmoid().tolist()
 
@@ -146,6 +151,7 @@ class StepModel:
     transformers' Trainer.
 
     epochs, batch, lr: of every `fit`, AdamW with a linear decay. Prefixes of one answer share a pass.
+    keep: the cached convention counts a prefix once until `forget`, not once per `predict`.
     lora: adapters to train beside the label's own weights, on a frozen copy in the policy's own type; None:
     all weights are trained, in float32.
     """
@@ -159,6 +165,7 @@ class StepModel:
         epochs: int,
         batch: int,
         lora: LoRA | None = None,
+        keep: bool = False,
     ) -> None:
         import copy
 
@@ -167,6 +174,7 @@ class StepModel:
 
         self._policy, self._ledger, self._seed = policy, ledger, seed
         self._lr, self._epochs, self._batch = lr, epochs, batch
+        self._index = PrefixIndex() if keep else None  # of this model's own cache
         config = copy.deepcopy(policy.model.config)
         config.num_labels = 1
         with torch.random.fork_rng():
@@ -185,6 +193,11 @@ class StepModel:
         self._model.to(policy.device)
         self._cost = PassCost.of(self._model)
 
+    def forget(self) -> None:
+        """Nothing has been read yet."""
+        if self._index is not None:
+            self._index.clear()
+
     def predict(self, prefixes: Sequence[Trajectory]) -> list[float]:
         """Values in [0, 1]; prefixes of one another are read in one pass."""
         import torch
@@ -199,7 +212,8 @@ class StepModel:
                 out = self._model(input_ids=ids, use_cache=False).logits.squeeze(-1).float().sigmoid()
                 for i, row in zip(batch, out, strict=True):
                     logits[i] = row.tolist()
-        index = PrefixIndex()  # of this model's own cache, kept for a call: a resumed run pays the same
+        # without `keep` it is kept for a call: a resumed run pays the same
+        index = PrefixIndex() if self._index is None else self._index
         for row in whole:
             self._ledger.charge_scoring("score", self._cost, (), row, heads=0, index=index)
         return [logits[owner[row]][len(row) - 1] for row in rows]

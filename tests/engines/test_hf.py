@@ -249,3 +249,35 @@ def test_impossible_requests_are_refused(policy):
     with pytest.raises(UserError, match="max_rows"):
         HFEngine(0)
     assert made.generate([], 3, [], key=0, purpose="rollout") == []
+
+
+def test_with_streams_of_their_own_samples_do_not_depend_on_the_batch(exact):
+    """Any numbers of samples, together, alone, in another order: sample j is row j of the stream."""
+    counts, streams = [3, 1, 4, 2, 1, 5], [2**64 - 1, 7, 8, 9, 0, 2**63]
+    together = engine(exact, max_rows=5).generate(PREFIXES, counts, ROOM, key=streams, purpose="rollout")
+    assert list(map(len, together)) == counts
+    for i in reversed(range(len(PREFIXES))):
+        (alone,) = engine(exact).generate(
+            [PREFIXES[i]], counts[i], [ROOM[i]], key=[streams[i]], purpose="label"
+        )
+        assert [step.tokens for step in alone] == [step.tokens for step in together[i]]
+    (more,) = engine(exact).generate([PREFIXES[3]], 9, [ROOM[3]], key=[streams[3]], purpose="rollout")
+    assert [step.tokens for step in more[:2]] == [step.tokens for step in together[3]]
+    (one,) = engine(exact).generate([PREFIXES[3]], 9, [ROOM[3]], key=streams[3], purpose="rollout")
+    assert one == more  # a batch of one prefix is a stream
+    assert [s.tokens for s in together[0]] != [
+        s.tokens for s in together[3]
+    ]  # the same prefix, other streams
+
+
+@pytest.mark.parametrize(("n", "key"), [([1, 2], [1] * 6), ([0] * 6, 1), (1, [1, 2])])
+def test_counts_and_streams_must_fit_the_prefixes(exact, n, key):
+    with pytest.raises(ValueError, match="every prefix needs"):
+        engine(exact).generate(PREFIXES, n, ROOM, key=key, purpose="rollout")
+
+
+def test_what_was_drawn_before_is_charged_like_what_is_drawn_now(exact):
+    one, two = engine(exact), engine(exact)
+    drawn = one.generate(PREFIXES, 3, ROOM, key=1, purpose="rollout")
+    two.charge("rollout", PREFIXES, drawn)
+    assert one._ledger.by_purpose() == two._ledger.by_purpose()

@@ -1,0 +1,1 @@
+"""Accuracy against test-time compute: trained runs under every test-time method."""
