@@ -47,7 +47,7 @@ LAYERS = [
         "mlflow_push",
         "mirror",
     },
-    {"conduct", "summary", "figures"},
+    {"checks", "conduct", "summary", "figures"},
     {"run", "testtime"},
     {
         "compose",
