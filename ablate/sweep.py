@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,11 @@ def sweep(checked: Plan, launch: Launch) -> int:
     try:
         listed = named_runs(checked) if checked.count is not None else []
         plans = declare(listed, checked.config, checked.varied)
-        with _passing_on(state), state.telling(checked.count, plans):
+        with _passing_on(state), state.telling(checked.count, plans), warnings.catch_warnings():
+            # a worker that had no run for a while has left, and comes again when there is one
+            warnings.filterwarnings(
+                "ignore", message="A worker stopped while some jobs", category=UserWarning
+            )
             launch(job, ["--multirun", *checked.overrides, f"hydra.sweep.dir={where}"])
     except Exception as error:
         # a launcher whose workers were killed says so in its own way; the runs tell which
