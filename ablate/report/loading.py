@@ -37,6 +37,7 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
     runs: list[Run] = []
     left_out: list[tuple[str, str]] = []
     problems: Problems | None = None
+    every: set[int] = set()
     for each in _candidates(folder):
         try:
             run = _load(each, problems)
@@ -45,6 +46,7 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
         except UserError as error:
             left_out.append((each.name, str(error).replace(f"{each}/", "")))
             continue
+        every.add(run.seed)
         if seeds is None or run.seed in seeds:
             runs.append(run)
             problems = run.problems
@@ -56,7 +58,7 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
     notes = _differences(runs)
     unit, budget, more = _budget(runs)
     name = folder.resolve().name
-    return Experiment(name, folder, runs, problems, unit, budget, left_out, notes + more)
+    return Experiment(name, folder, runs, problems, unit, budget, left_out, notes + more, tuple(sorted(every)))
 
 
 def _candidates(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from ablate.report.wording import (
     apart,
     count,
     design,
+    looked,
     repeat,
     sensitivity,
     sentence,
@@ -36,7 +37,9 @@ def to_markdown(report: Report) -> str:
 
 
 def _verdicts(report: Report) -> list[str]:
-    found = [_verdict(claim, report) for claim in report.claims] or [NO_VERDICT]
+    said = looked(report)
+    found = [*said, *([""] if said else [])]
+    found += [_verdict(claim, report) for claim in report.claims] or [NO_VERDICT]
     if any(claim.effect and claim.effect.interval for claim in report.claims):
         found += ["", RULE]
     known = sensitivity(report)

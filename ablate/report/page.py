@@ -25,6 +25,7 @@ from ablate.report.wording import (
     crossings,
     design,
     interval,
+    looked,
     numbers,
     repeat,
     sensitivity,
@@ -66,7 +67,7 @@ def to_html(report: Report, figures: Sequence[Figure]) -> str:
 <p class="kicker">ablate · {escape(report.experiment)}</p>
 <h1>Is it needed?</h1>
 <p>{QUESTION}</p>
-{_verdicts(report)}
+{_text(looked(report))}{_verdicts(report)}
 <nav>{links}</nav>
 </header>
 <main>

@@ -146,7 +146,8 @@ class Experiment:
     """The runs of a folder that can be compared.
 
     budget: declared, the same for all arms; a base may have runs with a larger one too. left_out: folders
-    with the reason. notes: what differs between runs without forbidding a comparison.
+    with the reason. notes: what differs between runs without forbidding a comparison. seeds: of all finished
+    runs in the folder, those not read included.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Experiment:
     budget: float
     left_out: list[tuple[str, str]]
     notes: list[str]
+    seeds: tuple[int, ...] = ()
 
     def arm(self, name: str) -> dict[tuple[int, int], list[Run]]:
         """The runs of an arm by key, the smallest budget first."""
