@@ -53,6 +53,7 @@ LAYERS = [
         "plan",
         "status",
         "sweep",
+        "sequential",
         "tune",
         "watched",
         "contract",
@@ -212,6 +213,7 @@ def test_heavy_libraries_load_where_they_are_used():
         "ablate.plan.__main__",
         "ablate.report.__main__",
         "ablate.tune",
+        "ablate.sequential",
         "strategies.guess_check",
     ],
 )

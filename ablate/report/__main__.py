@@ -57,7 +57,7 @@ def _main(argv: list[str]) -> int:
         if key in given and key != "control":
             raise UserError(f"{key} is given twice: {key}={given[key]} and {key}={value}")
         given[key] = f"{given[key]},{value}" if key in given else value
-    margin = _margin(given.get("margin", "0.02"))
+    margin = margin_of(given.get("margin", "0.02"))
     seeds = _seeds(given["seeds"]) if "seeds" in given else None
 
     from ablate.report.assemble import assemble
@@ -91,7 +91,8 @@ def _main(argv: list[str]) -> int:
     return 0
 
 
-def _margin(text: str) -> float:
+def margin_of(text: str) -> float:
+    """A margin as people give it. Raises UserError."""
     try:
         margin = float(text)
     except ValueError:

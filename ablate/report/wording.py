@@ -79,7 +79,7 @@ def numbers(claim: Claim, report: Report) -> str:
 def looked(report: Report) -> list[str]:
     """Of a sequential experiment: which look this is, what it spent, and whether to stop."""
     look = report.look
-    if look is None:
+    if look is None or not report.claims:
         return []
     at = f"{', '.join(map(str, look.at[:-1]))} and {look.at[-1]}" if len(look.at) > 1 else f"{look.at[0]}"
     planned = f"{count(len(look.at), 'look')} at {at} seeds, spending {spaced(look.spending)}"
