@@ -125,11 +125,11 @@ class StudySweeper(Sweeper):
             ]
             if not jobs:
                 continue
-            self.launcher.launch([lines for _, lines in jobs], initial_job_idx=index)
+            returned = self.launcher.launch([lines for _, lines in jobs], initial_job_idx=index)
             index += len(jobs)
             ends: dict[str, list[Path]] = {}
-            for each, lines in jobs:
-                ends.setdefault(each.arm, []).append(run_folder(self._config(lines)))
+            for (each, _), end in zip(jobs, returned, strict=True):
+                ends.setdefault(each.arm, []).append(run_folder(validate(end.cfg)))
             told = [self._tell(studies, known[each.arm], each, ends[each.arm]) for each in asked]
             if not all(told):  # stopped: the next trials would not know of these
                 return
