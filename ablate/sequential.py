@@ -50,7 +50,9 @@ def _main(argv: list[str]) -> int:
     refuse_options(words)
     own, rest = _split(words)
     if "looks" not in own:
-        raise UserError("looks are missing, as in looks=4,8,12: numbers of seeds, the last one the whole design")
+        raise UserError(
+            "looks are missing, as in looks=4,8,12: numbers of seeds, the last one the whole design"
+        )
     from ablate.report.looks import parse
 
     looks = parse(own["looks"], own.get("spending", "obrien_fleming"))
@@ -70,7 +72,9 @@ def _main(argv: list[str]) -> int:
         print(f"Look {number} of {len(looks.at)}: seeds {', '.join(map(str, block))}", flush=True)
         if code := run([*common, f"seed={','.join(map(str, block))}"]):
             if code == 1:
-                print("ablate: without these runs there is no look: run the same command again", file=sys.stderr)
+                print(
+                    "ablate: without these runs there is no look: run the same command again", file=sys.stderr
+                )
             return code
         told = [f"{key}={own[key]}" for key in OF_THE_REPORT if key in own]
         if code := report([str(folder), *told, f"seeds={','.join(map(str, seeds[:count]))}"]):
@@ -131,9 +135,9 @@ def _check(overrides: list[str], seeds: list[int], own: dict[str, str]) -> Path:
     folders = {run_folder(each).parent for each in every}
     if len(folders) > 1:
         raise UserError(f"one experiment expected, with one name: {', '.join(map(str, sorted(folders)))}")
+    strategies = {each.strategy.name: cast(Any, each.strategy) for each in every}
     arms = {
-        each.strategy.name: role(each.strategy.name, OmegaConf.to_container(cast(Any, each.strategy)))
-        for each in every
+        name: role(name, cast(Any, OmegaConf.to_container(strategy))) for name, strategy in strategies.items()
     }
     if not any(families(arms)):
         raise UserError(

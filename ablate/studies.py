@@ -168,7 +168,11 @@ def described(distribution: Any) -> str:
 
 def check(trials: int, sampler: str, startup: int, sampler_seed: int) -> None:
     """Raises UserError for settings of the sweeper that cannot be."""
-    for key, value, least in (("trials", trials, 1), ("startup", startup, 0), ("sampler_seed", sampler_seed, 0)):
+    for key, value, least in (
+        ("trials", trials, 1),
+        ("startup", startup, 0),
+        ("sampler_seed", sampler_seed, 0),
+    ):
         if value < least:
             raise UserError(f"hydra.sweeper.{key}={value} is too small: the smallest valid value is {least}")
     if sampler not in get_args(Sampler):

@@ -69,7 +69,7 @@ class StudySweeper(Sweeper):
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         """As Hydra asks for."""
         self.config, self.loader = config, hydra_context.config_loader
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.launcher: Any = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -88,7 +88,9 @@ class StudySweeper(Sweeper):
         self.fixed = [str(e.input_line) for k, e in last.items() if k not in space and k not in GRID]
         arms, seeds = (list(values(last[key])) if key in last else [None] for key in GRID)
         self.arms = {}
-        inside = {key: each.choices[0] if hasattr(each, "choices") else each.low for key, each in space.items()}
+        inside = {
+            key: each.choices[0] if hasattr(each, "choices") else each.low for key, each in space.items()
+        }
         for arm in arms:
             config = self._config(self._lines(arm, seeds[0], inside))
             if config.evaluate.split != "tuning":
@@ -178,6 +180,8 @@ def distribution(override: Override) -> Any:
     if not isinstance(value, IntervalSweep):
         return kinds.CategoricalDistribution(list(override.sweep_iterator()))
     low, high, log = value.start, value.end, "log" in value.tags
+    if low is None or high is None:
+        raise UserError(f"{line} needs two ends: interval(1e-4, 1e-2)")
     if unknown := set(value.tags) - {"log"}:
         raise UserError(f"{line}: unknown tag {sorted(unknown)[0]}; choices: log")
     whole = isinstance(low, int) and isinstance(high, int)

@@ -119,7 +119,9 @@ def _of_studies(folder: Path) -> list[Trial]:
     running = [name for name, trials in studies.items() if ended[name] < len(trials)]
     counts = ", ".join(f"{name} {count}" for name, count in ended.items())
     if not any(ended.values()):
-        raise UserError(f"{folder} has no finished trial: python -m ablate -m experiment=tune_optuna makes them")
+        raise UserError(
+            f"{folder} has no finished trial: python -m ablate -m experiment=tune_optuna makes them"
+        )
     if running or len(set(ended.values())) > 1:
         raise UserError(
             f"every strategy needs as many trials; finished are {counts}: run the same command again"

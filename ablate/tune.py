@@ -1,8 +1,8 @@
 """From tuning runs to the settings of a comparison: `python -m ablate.tune results/<experiment> [name=...]`
 
-Reads the runs' own files: every strategy at the same learning rates, or in as many trials of Optuna's, on the
-same tuning seeds, judged on tuning problems. The setting with the best mean accuracy wins. The winners, with what was tried and what
-it cost, become conf/tuned/<name>.yaml in the working directory, which `tuned=<name>` chooses.
+Reads the runs' own files: every strategy at the same learning rates, or in as many trials of Optuna's, on
+the same tuning seeds, judged on tuning problems. The setting with the best mean accuracy wins. The winners, with
+what was tried and what it cost, become conf/tuned/<name>.yaml in the working directory, which `tuned=<name>` chooses.
 
 Exit codes: 0 done; 2 a mistake of the user's, told in one line.
 """
@@ -37,7 +37,7 @@ usage: python -m ablate.tune results/<experiment> [name=<name>]
   3. python -m ablate -m experiment=suspects tuned=mine
 
 With experiment=tune_optuna (pip install 'ablate[tune]') in the first step, Optuna searches a range, of more
-keys if you like, in as many trials for every strategy; Optuna's figures are written to results/<experiment>/figures.
+keys if you like, in as many trials for every strategy; its figures go to results/<experiment>/figures.
 """
 HEADER = "# @package _global_\n# Learning rates by strategy, written by python -m ablate.tune"
 # an arm that was not tuned itself runs at the learning rate of the arm that it differs from in one point
@@ -81,7 +81,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a strategy's trials came to. settings: by learning rate, or in Optuna's order; notes: what to say of the winner."""
+    """What a strategy's trials came to. settings: by learning rate, or as tried; notes: of the winner."""
 
     arm: str
     settings: tuple[Setting, ...]
@@ -184,7 +184,9 @@ def to_yaml(choices: list[Choice], arguments: str) -> str:
     unit, budget = next((u, b) for u in (*COSTS, "seconds") if (b := first["budget"].get(u)))
     parts = ", ".join(str(first[key]["_target_"]).rpartition(".")[2] for key in ("task", "model"))
     same = _grid(trial for each in choices for setting in each.settings for trial in setting.trials)
-    what = f"at {_named(choices[0].settings)}" if same else f"in {len(choices[0].settings)} trials of Optuna's"
+    what = (
+        f"at {_named(choices[0].settings)}" if same else f"in {len(choices[0].settings)} trials of Optuna's"
+    )
     lines = [
         f"{HEADER} {arguments}",
         f"# {parts}; every strategy {what}, seeds "
@@ -238,7 +240,14 @@ def _table(choices: list[Choice]) -> list[str]:
             )
         notes += [f"{each.arm}: {each.best.text} is best; {'; '.join(each.notes)}"] if each.notes else []
     rate = [key for key, _ in choices[0].best.values] == ["learner.lr"]
-    head = ["strategy", "learning rate" if rate else "setting", f"{_figure(choices)} (%)", "", "by seed", "FLOPs"]
+    head = [
+        "strategy",
+        "learning rate" if rate else "setting",
+        f"{_figure(choices)} (%)",
+        "",
+        "by seed",
+        "FLOPs",
+    ]
     total = sum(each.cost("flops") for each in choices)
     return [*table(head, rows), "", *notes, f"All trials: {total:.3g} FLOPs."]
 

@@ -49,7 +49,10 @@ def test_it_stops_when_every_verdict_is_reached(blocks, capsys):
     assert blocks == [[0, 1, 2, 3]]
     out = capsys.readouterr().out
     assert "Search on top of guess + check: helps" in out
-    assert "Stop: every headline verdict is reached. The fixed design of 12 seeds would have taken 16 runs" in out
+    assert (
+        "Stop: every headline verdict is reached. The fixed design of 12 seeds would have taken 16 runs"
+        in out
+    )
     assert "67 % of its compute is saved" in out and "author's word" not in out
     config = yaml.safe_load(next(Path("results/seq").glob("*/config.yaml")).read_text())
     assert config["looks"] == {"at": [4, 8, 12], "spending": "pocock"}

@@ -76,7 +76,14 @@ def _row(world: World, looks: Looks, drawn: dict, margin: float, family: int) ->
     error = np.stack([drawn[count][0] for count in looks.at])  # looks, experiments, family
     half = np.stack(
         [
-            half_width(*drawn[count][1:], count, len(world.sizes), family, looks.confidence(i, family))
+            half_width(
+                drawn[count][1],
+                drawn[count][2],
+                count,
+                len(world.sizes),
+                family,
+                looks.confidence(i, family),
+            )
             for i, count in enumerate(looks.at, 1)
         ]
     )

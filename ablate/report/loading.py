@@ -58,7 +58,9 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
     notes = _differences(runs)
     unit, budget, more = _budget(runs)
     name = folder.resolve().name
-    return Experiment(name, folder, runs, problems, unit, budget, left_out, notes + more, tuple(sorted(every)))
+    return Experiment(
+        name, folder, runs, problems, unit, budget, left_out, notes + more, tuple(sorted(every))
+    )
 
 
 def _candidates(folder: Path) -> list[Path]:

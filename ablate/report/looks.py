@@ -14,8 +14,8 @@ Methods, 2000, section 3.1) with information 1 / Var(l): it is not proportional 
   which is not known beforehand. Any time that the data do not decide is allowed (Lan & DeMets, 1983,
   Biometrika 70; 1989, Statistics in Medicine 8). With alpha one interval's error, Lan & DeMets' functions are
 
-      obrien_fleming  2 - 2 Phi(z(1 - alpha/2) / sqrt(S_l / S_last))    little early, the last look almost whole
-      pocock          alpha ln(1 + (e - 1) S_l / S_last)                about alike at every look
+      obrien_fleming  2 - 2 Phi(z(1 - alpha/2) / sqrt(S_l / S_last))   little early, the last almost whole
+      pocock          alpha ln(1 + (e - 1) S_l / S_last)               about alike at every look
 
 - Boundaries are those of Var P = 0, where looks correlate by sqrt(S_l / S_m). With Var P > 0 they correlate
   more, sqrt(Var(m) / Var(l)), so that one of them errs less often: the boundaries hold whatever the ratio

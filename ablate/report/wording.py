@@ -87,7 +87,9 @@ def looked(report: Report) -> list[str]:
         earlier = [seeds for seeds in look.at if seeds < look.seeds]
         back = f" That of {earlier[-1]} can be read again with seeds=." if earlier else ""
         known = count(look.seeds, "seed")
-        return [f"No look, so no verdict: {known} in every headline comparison; declared are {planned}.{back}"]
+        return [
+            f"No look, so no verdict: {known} in every headline comparison; declared are {planned}.{back}"
+        ]
     said = (
         f"Look {look.number} of {planned}: up to here {100 * look.spent:.2g} % of false verdicts are allowed, "
         "5 % by the last look; intervals hold together over all looks."
@@ -102,11 +104,15 @@ def looked(report: Report) -> list[str]:
     elif look.stop:
         after = "Every headline verdict is reached, at the last look: nothing is saved."
     elif look.number < len(look.at):
-        after = f"Go on: not every headline verdict is reached; the next look is at {look.at[look.number]} seeds."
+        after = (
+            f"Go on: not every headline verdict is reached; the next look is at {look.at[look.number]} seeds."
+        )
     else:
         after = "This was the last look: what is inconclusive stays so in this design."
     if not look.declared:
-        after += " The runs do not declare these looks: that they were chosen beforehand is the author's word."
+        after += (
+            " The runs do not declare these looks: that they were chosen beforehand is the author's word."
+        )
     return [said, after]
 
 

@@ -3,8 +3,8 @@
     python tests/benchmarks/scale.py [runs=1000] [problems=500] [folder=...]
 
 Makes synthetic runs (8 arms of the 2 x 2 x 2, 5 evaluations of 8 samples each), then times the command in a
-process of its own. The bars, 60 s and 4 GB, are for 1,000 runs x 500 problems; under load the time is an upper
-bound. Exit code 1: a bar is missed.
+process of its own. The bars, 60 s and 4 GB, are for 1,000 runs x 500 problems; under load the time is an
+upper bound. Exit code 1: a bar is missed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ def make(folder: Path, runs: int, problems: int) -> None:
         seed, arm = divmod(number, len(ARMS))
         name = list(ARMS)[arm]
         synthetic.write_run(
-            folder, name, seed, synthetic.curve(ARMS[name] + 0.01 * ((seed * 7) % 5 - 2), shares=SHARES), shares=SHARES
+            folder,
+            name,
+            seed,
+            synthetic.curve(ARMS[name] + 0.01 * ((seed * 7) % 5 - 2), shares=SHARES),
+            shares=SHARES,
         )
 
 

@@ -83,7 +83,9 @@ def test_an_unfinished_look_goes_on_and_the_last_one_ends(tmp_path, capsys):
     root = write_arms(tmp_path / "wide", {"guess_check": 0.5, "mcts": 0.52}, range(6), wobble=0.05)
     assert main([str(root), "looks=4,6", "seeds=0,1,2,3"]) == 0
     out = capsys.readouterr().out
-    assert "Look 1 of 2 looks" in out and "Go on: not every headline verdict is reached; the next look is" in out
+    assert (
+        "Look 1 of 2 looks" in out and "Go on: not every headline verdict is reached; the next look is" in out
+    )
     assert "The runs do not declare these looks" in out and "seeds would settle it" not in out
     assert main([str(root), "looks=4,6"]) == 0
     assert "This was the last look" in capsys.readouterr().out
