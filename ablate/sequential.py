@@ -141,8 +141,8 @@ def _check(overrides: list[str], seeds: list[int], own: dict[str, str]) -> Path:
     }
     if not any(families(arms)):
         raise UserError(
-            f"strategy={','.join(arms)} holds no suspect beside what it is added to, so there is no verdict to "
-            "reach; for example strategy=guess_check,mcts"
+            f"strategy={','.join(arms)} holds no suspect beside what it is added to, so there is no verdict "
+            "to reach; for example strategy=guess_check,mcts"
         )
     return folders.pop()
 

@@ -1,8 +1,8 @@
 """Optuna studies of a tuning sweep: one per strategy, in results/<name>/optuna.db.
 
 A trial is a setting of the learner, run once per tuning seed; what is told is the mean accuracy on tuning
-problems, and 0 where a run's weights ran away. A run that failed otherwise makes a failed trial, which counts.
-The storage says which trial has which setting; the runs' own files say what came of it.
+problems, and 0 where a run's weights ran away. A run that failed otherwise makes a failed trial, which
+counts. The storage says which trial has which setting; the runs' own files say what came of it.
 """
 
 from __future__ import annotations

@@ -131,8 +131,8 @@ def to_text(world: World, rows: Sequence[Row], experiments: int = EXPERIMENTS) -
     lines = [
         f"{experiments:,} simulated experiments, {FAMILY} suspects against one base, margin {100 * MARGIN:g} "
         "points; standard",
-        f"deviations of a difference, in points: {parts[0]} by seed, {parts[1]} by problem, {parts[2]} by the "
-        "rest.",
+        f"deviations of a difference, in points: {parts[0]} by seed, {parts[1]} by problem, {parts[2]} by "
+        "the rest.",
         "",
         "| looks | spending | false, any look: no effect | at the margin | false, where it stops: no effect "
         "| at the margin | all right at 0 | seeds | all right at 2 margins | seeds |",

@@ -91,8 +91,8 @@ def looked(report: Report) -> list[str]:
             f"No look, so no verdict: {known} in every headline comparison; declared are {planned}.{back}"
         ]
     said = (
-        f"Look {look.number} of {planned}: up to here {100 * look.spent:.2g} % of false verdicts are allowed, "
-        "5 % by the last look; intervals hold together over all looks."
+        f"Look {look.number} of {planned}: up to here {100 * look.spent:.2g} % of false verdicts are "
+        "allowed, 5 % by the last look; intervals hold together over all looks."
     )
     if look.stop and look.saved_runs:
         share = look.saved_flops / (look.saved_flops + look.flops)
