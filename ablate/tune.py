@@ -1,8 +1,9 @@
 """From tuning runs to the settings of a comparison: `python -m ablate.tune results/<experiment> [name=...]`
 
-Reads the runs' own files: every strategy at the same learning rates, or in as many trials of Optuna's,
-on the same tuning seeds, judged on tuning problems. The setting with the best mean accuracy wins. The winners,
-with what was tried and what it cost, become conf/tuned/<name>.yaml in the working directory, which `tuned=<name>` chooses.
+Reads the runs' own files: every strategy at the same learning rates, or in as many trials of Optuna's, on
+the same tuning seeds, judged on tuning problems. The setting with the best mean accuracy wins. The winners,
+with what was tried and what it cost, become conf/tuned/<name>.yaml in the working directory, which
+`tuned=<name>` chooses.
 
 Exit codes: 0 done; 2 a mistake of the user's, told in one line.
 """
