@@ -7,8 +7,8 @@ milestone), as rule 2 of the experiment says."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,11 +162,14 @@ class Experiment:
 
     def arm(self, name: str) -> dict[tuple[int, int], list[Run]]:
         """The runs of an arm by key, the smallest budget first."""
-        found = defaultdict(list)
+        return self._by_arm.get(name, {})
+
+    @cached_property
+    def _by_arm(self) -> dict[str, dict[tuple[int, int], list[Run]]]:
+        found: dict[str, dict[tuple[int, int], list[Run]]] = {}
         for run in sorted(self.runs, key=lambda run: run.budget[1]):
-            if run.arm == name:
-                found[run.key].append(run)
-        return dict(found)
+            found.setdefault(run.arm, {}).setdefault(run.key, []).append(run)
+        return found
 
     @property
     def arms(self) -> list[str]:
