@@ -34,6 +34,7 @@ from ablate.config import Config, validate
 from ablate.ledger import UNITS
 from ablate.machine import cores
 from ablate.schema import keys, nearest, one_line, unknown_key
+from ablate.study_sweeper import StudySweeper
 from ablate.types import UserError
 
 EXTRAS = {
@@ -99,6 +100,7 @@ def plan(arguments: Sequence[str], multirun: bool = False) -> Plan:
     """Check a command line: each choice of a sweep in turn, the others at their first. Raises UserError."""
     enter_working_directory()
     Plugins.instance().register(WorkingDirectory)
+    Plugins.instance().register(StudySweeper)
     defaults = OmegaConf.to_container(OmegaConf.structured(Config))
     ConfigStore.instance().store(name="ablate_defaults", node=defaults, replace=True)
     with hydra.initialize_config_dir(str(conf_dir()), job_name="ablate"):

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -125,6 +125,28 @@ class TuningConfig:
     tokens: int = limited(0, at_least=0)
 
 
+Spending = Literal["obrien_fleming", "pocock"]
+
+
+@dataclass
+class LooksConfig:
+    """When an experiment is looked at while it goes on: declared before its runs (`ablate.report.looks`)."""
+
+    at: list[int] = field(default_factory=list)  # numbers of seeds; none: once, at the end
+    spending: Spending = "obrien_fleming"  # how the error is spread over the looks
+
+
+def check_looks(at: Sequence[int]) -> None:
+    """Raises UserError for numbers of seeds that cannot be looked at one after the other."""
+    text = ",".join(map(str, at))
+    if any(seeds < 2 for seeds in at):
+        raise UserError(f"looks at {text} seeds: the smallest valid value is 2, one seed gives no verdict")
+    if list(at) != sorted(set(at)):
+        raise UserError(
+            f"looks at {text} seeds do not grow; did you mean {','.join(map(str, sorted(set(at))))}?"
+        )
+
+
 def _cache() -> str:
     return os.environ.get("ABLATE_CACHE") or str(Path("~/.cache/ablate").expanduser())
 
@@ -153,6 +175,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
+    looks: LooksConfig = field(default_factory=LooksConfig)
     seed: int = limited(0, at_least=0)  # warm start and problem stream
     sampling_seed: int | None = limited(None, at_least=0)  # None: seed
     threads: int | None = limited(1, at_least=1)  # null: all cores; the tiny model is faster on 1
@@ -166,7 +189,7 @@ class Config:
 # These say where and how a run is recorded, or what came before it, not what it computes.
 NOT_THE_RESULT = (
     *("tracking", "paths", "tuning", "progress", "resume", "fresh", "checkpoint", "name", "threads"),
-    *("runs_per_gpu", "evaluate.workers", "budget.times"),
+    *("looks", "runs_per_gpu", "evaluate.workers", "budget.times"),
 )
 # A value of these may be one per strategy: {guess_check: 6e-4, mcts: 3e-4}
 BY_STRATEGY = ("learner", "budget", "tuning")
@@ -265,6 +288,7 @@ def _check(values: Mapping[str, Any]) -> None:
         raise UserError("budget has no unit: set one of budget.flops, budget.tokens, budget.seconds")
     if len(units) > 1:
         raise UserError(f"{' and '.join(units)} are both set: a budget has one unit, set the other to null")
+    check_looks(values["looks"]["at"])
     if values["resume"] and values["fresh"]:
         raise UserError("resume=true and fresh=true exclude each other: set one")
     if values["seed"] in values["tuning"]["seeds"]:

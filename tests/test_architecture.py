@@ -59,6 +59,10 @@ LAYERS = [
         "sweep",
         "sweep_state",
         "planned",
+        "sequential",
+        "studies",
+        "study_sweeper",
+        "trials",
         "tune",
         "watched",
         "contract",
@@ -220,6 +224,7 @@ def test_heavy_libraries_load_where_they_are_used():
         "ablate.status",
         "ablate.testtime.__main__",
         "ablate.tune",
+        "ablate.sequential",
         "strategies.guess_check",
     ],
 )

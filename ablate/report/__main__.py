@@ -27,11 +27,14 @@ usage: python -m ablate.report results/<experiment> [key=value ...]
   margin=0.02                what an effect must exceed to matter, as a share of problems; declare it before
                              the runs
   seeds=0,1,2                only these (default: all)
+  looks=4,8,12               the numbers of seeds at which an experiment is looked at while it goes on, where
+                             the runs' own config does not declare them (python -m ablate.sequential --help)
+  spending=obrien_fleming    or pocock: how its 5 % of false verdicts are spread over the looks
   control=results/chain,...  experiments, reported before, that show what can be seen: in which search or
                              process rewards help; without one, verdicts on search say that this was not shown
   tracking=none              do not log to MLflow; a tracking URI: there instead of where the runs are
 """
-KEYS = ("margin", "seeds", "control", "tracking")
+KEYS = ("margin", "seeds", "looks", "spending", "control", "tracking")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +57,7 @@ def _main(argv: list[str]) -> int:
         if key in given and key != "control":
             raise UserError(f"{key} is given twice: {key}={given[key]} and {key}={value}")
         given[key] = f"{given[key]},{value}" if key in given else value
-    margin = _margin(given.get("margin", "0.02"))
+    margin = margin_of(given.get("margin", "0.02"))
     seeds = _seeds(given["seeds"]) if "seeds" in given else None
 
     from ablate.report.answer_wording import longer
@@ -62,21 +65,24 @@ def _main(argv: list[str]) -> int:
     from ablate.report.controls import control
     from ablate.report.figures import figures
     from ablate.report.loading import load
+    from ablate.report.looking import chosen
     from ablate.report.markdown import to_markdown
     from ablate.report.mirror import send, target
     from ablate.report.page import to_html
-    from ablate.report.wording import NO_VERDICT, sensitivity, sentences
+    from ablate.report.wording import NO_VERDICT, looked, sensitivity, sentences
 
     folder = Path(folders[0])
     controls = [control(Path(each)) for each in dict.fromkeys(given.get("control", "").split(",")) if each]
     experiment = load(folder, seeds)
     mirror = target(experiment, given.get("tracking"))
-    report = assemble(experiment, margin, controls)
+    looks = chosen(experiment, given.get("looks"), given.get("spending"))
+    report = assemble(experiment, margin, controls, looks)
     write_json(folder / "verdict.json", asdict(report))
     atomic_write(folder / "report.md", to_markdown(report).encode())
     page = to_html(report, figures(report, folder / "figures"))
     atomic_write(folder / "report.html", page.encode())
-    print(*(sentences(report) or longer(report) or [NO_VERDICT]), *sensitivity(report), sep="\n")
+    verdicts = sentences(report) or longer(report) or [NO_VERDICT]
+    print(*looked(report), *verdicts, *sensitivity(report), sep="\n")
     for note in report.notes:
         print(f"note: {note}")
     for name, why in report.left_out:
@@ -87,7 +93,8 @@ def _main(argv: list[str]) -> int:
     return 0
 
 
-def _margin(text: str) -> float:
+def margin_of(text: str) -> float:
+    """A margin as people give it. Raises UserError."""
     try:
         margin = float(text)
     except ValueError:

@@ -15,6 +15,8 @@ from ablate.report.effects import Effects
 from ablate.report.ladder import ladder
 from ablate.report.length import lengths
 from ablate.report.longer import longer
+from ablate.report.looking import look
+from ablate.report.looks import Looks
 from ablate.report.provenance import commands, design, provenance
 from ablate.report.runs import Experiment
 from ablate.report.testtime import testtime
@@ -25,10 +27,12 @@ SENSITIVITY = "sensitivity to search not shown"
 LARGE = 0.02  # of the budget: a batch that takes more makes readings at equal spend coarse
 
 
-def assemble(experiment: Experiment, margin: float, controls: Sequence[Control] = ()) -> Report:
+def assemble(
+    experiment: Experiment, margin: float, controls: Sequence[Control] = (), looks: Looks | None = None
+) -> Report:
     """The report's content. margin: a share, declared before the runs. controls: other experiments that show
-    what the instrument can see."""
-    effects = Effects(experiment, margin)
+    what the instrument can see. looks: when the experiment is looked at while it goes on."""
+    effects = Effects(experiment, margin, looks)
     roles = contrasts.roles(experiment)
     families = contrasts.families(roles, contrasts.rungs(experiment))
     claims = [effects.claim(each, len(family)) for family in families for each in family]
@@ -81,6 +85,7 @@ def assemble(experiment: Experiment, margin: float, controls: Sequence[Control] 
         length=lengths(experiment, files),
         testtime=testtime(experiment, files),
         longer=longer(experiment),
+        look=look(experiment, claims, looks) if looks else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Can the instrument be trusted? `python -m ablate.report.calibration [results/<experiment>]`
+"""Can the instrument be trusted? `python -m ablate.report.calibration [results/<experiment>] [looks=4,8,12]`
 
 Thousands of experiments are simulated whose true effect is known, with the variance components of the given
 experiment or, without one, with those measured on the default task, and are judged as real ones are. One line
@@ -11,6 +11,8 @@ per number of seeds:
 - width: the mean width of a single and of a simultaneous interval, over that with known variances;
 - power: chance of a verdict as predicted by `statistics.chances`, and as simulated: "not needed" without an
   effect and "helps" at twice the margin.
+
+With looks=4,8,12 it is sequential experiments that are simulated (`calibration_looks`).
 """
 
 from __future__ import annotations
@@ -82,19 +84,20 @@ def simulate(
     Every arm is compared with the same base. A true effect adds itself to the errors and changes nothing
     else.
     """
-    parts = [_contrasts(world, seeds, count, rng, family) for count in _chunks(experiments)]
+    parts = [contrasts(world, seeds, count, rng, family) for count in chunks(experiments)]
     sizes = np.array(world.sizes, dtype=float)
     judged = [two_way(sums, sizes) for sums in parts]
     value, a, c, e = (np.concatenate(column) for column in zip(*judged, strict=True))
     return value, a, np.maximum(c - e, 0.0)
 
 
-def _chunks(experiments: int) -> Iterator[int]:
+def chunks(experiments: int) -> Iterator[int]:
+    """Experiments at a time, so that memory is bounded."""
     for start in range(0, experiments, 250):
         yield min(250, experiments - start)
 
 
-def _contrasts(world: World, seeds: int, count: int, rng: np.random.Generator, family: int) -> np.ndarray:
+def contrasts(world: World, seeds: int, count: int, rng: np.random.Generator, family: int) -> np.ndarray:
     """Sums within clusters of the differences between each arm and the base (count, family, seeds,
     clusters)."""
     sizes = np.array(world.sizes, dtype=np.float32)
@@ -209,16 +212,25 @@ def pooled(report: Report) -> World | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if len(words) > 1 or any(word.startswith("-") for word in words):
+    looks = [word.partition("=")[2] for word in words if word.startswith("looks=")]
+    folders = [word for word in words if not word.startswith("looks=")]
+    if len(folders) > 1 or len(looks) > 1 or any(word.startswith("-") for word in words):
         asked = words in (["-h"], ["--help"])
         print(__doc__, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     try:
-        world = measured(Path(words[0])) if words else World()
+        from ablate.report import calibration_looks
+        from ablate.report.looks import SPENDINGS, parse
+
+        planned = [parse(looks[0], spending) for spending in SPENDINGS] if looks else []
+        world = measured(Path(folders[0])) if folders else World()
     except UserError as error:
         print(f"ablate: {error}", file=sys.stderr)
         return 2
-    print(to_text(world, table(world)), end="")
+    if planned:
+        print(calibration_looks.to_text(world, calibration_looks.table(world, planned)), end="")
+    else:
+        print(to_text(world, table(world)), end="")
     return 0
 
 

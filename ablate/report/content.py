@@ -25,7 +25,7 @@ class Effect:
 
     axis, level: where it was read: `level` spent in "budget" (the declared unit), "flops", "logical_flops" or
     "updates". seeds: those paired. interval: 95 %, simultaneous over `family` effects; alone: 95 % for this
-    one effect; both None with a single seed.
+    one effect; both over all looks, if there are several, and None with a single seed.
     """
 
     axis: str
@@ -230,6 +230,30 @@ class Control:
 
 
 @dataclass(frozen=True)
+class Look:
+    """Where a sequential experiment stands (`looks`).
+
+    at, spending: as declared; declared: by every run's own config, before it ran. seeds: that all headline
+    claims have; number: which look that is, from 1, None if it is none. spent: share of false verdicts that
+    the largest family may have made by then (0.05 in the end). stop: every headline verdict has been reached.
+    runs, flops: so far; saved_runs, saved_flops: what the rest of the design would have taken at the same
+    rate, 0 unless it stops.
+    """
+
+    at: tuple[int, ...]
+    spending: str
+    declared: bool
+    seeds: int
+    number: int | None
+    spent: float | None
+    stop: bool
+    runs: int
+    flops: float
+    saved_runs: int
+    saved_flops: float
+
+
+@dataclass(frozen=True)
 class Report:
     """An experiment's answer.
 
@@ -241,6 +265,7 @@ class Report:
     the number of runs. commands: what started the runs, those of a sweep as one; unrecorded: runs without a
     command; design: the sweep of the experiment's name, where there are some. hours: wall time of all runs.
     length, testtime, longer: of runs and of `python -m ablate.testtime`, where there are such files.
+    look: None for an experiment that is read once, when it is complete.
     """
 
     schema: int
@@ -274,3 +299,4 @@ class Report:
     length: tuple[LengthCurves, ...] = ()
     testtime: tuple[SetAtTest, ...] = ()
     longer: Longer | None = None
+    look: Look | None = None

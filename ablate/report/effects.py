@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ablate.report.content import Account, Claim, Crossing, Effect, Worth
+from ablate.report.content import Account, Claim, Crossing, Effect, Word, Worth
 from ablate.report.contrasts import Contrast, added
+from ablate.report.looks import Looks
 from ablate.report.runs import NEAR, Axis, Experiment, Run
 from ablate.report.statistics import chances, estimate, seeds_to_settle
 from ablate.report.verdict import LONGER, crossings, decide, worth
@@ -27,10 +28,12 @@ Pairs = dict[int, np.ndarray]  # seed -> differences per problem
 
 @dataclass
 class Effects:
-    """Effects and claims of one experiment."""
+    """Effects and claims of one experiment. looks: declared numbers of seeds, at which alone there are
+    verdicts, each with the intervals of its look."""
 
     experiment: Experiment
     margin: float
+    looks: Looks | None = None
 
     def pairs(self, weights: tuple[tuple[str, float], ...], axis: Axis, levels: Mapping[str, float]) -> Pairs:
         """The weighted differences of each seed that all arms have at their levels: the mean over the
@@ -55,7 +58,28 @@ class Effects:
             return None
         mask = np.ones(len(self.experiment.problems.ids), bool) if problems is None else problems
         found = estimate(np.stack(list(pairs.values()))[:, mask], self.experiment.problems.clusters[mask])
-        return Effect(axis, level, tuple(pairs), found, family, found.interval(family), found.interval())
+        whole, alone = (found.interval(size, self._confidence(len(pairs), size)) for size in (family, 1))
+        return Effect(axis, level, tuple(pairs), found, family, whole, alone)
+
+    def decide(
+        self, effect: Effect, extended: Effect | None = None, at: str = "the budget"
+    ) -> tuple[Word, tuple[str, ...]]:
+        """The verdict on an effect, if its seeds are a declared look's."""
+        if self.looks is not None:
+            declared = f"declared: {', '.join(map(str, self.looks.at))}"
+            seeds = len(effect.seeds)
+            if self.looks.number(seeds) is None:
+                return "no verdict", (f"{seeds} paired seeds are no declared look ({declared})",)
+            if effect.seeds != self.experiment.seeds[:seeds]:
+                return "no verdict", (f"its {seeds} seeds are not the first {seeds} ({declared})",)
+        return decide(effect, self.margin, extended, at)
+
+    def _confidence(self, seeds: int, family: int) -> float | None:
+        """Of one interval at a look; of seeds that are none, as if the next look were due. None: no looks."""
+        if self.looks is None:
+            return None
+        later = [i for i, at in enumerate(self.looks.at, 1) if at >= seeds] or [len(self.looks.at)]
+        return self.looks.confidence(later[0], family)
 
     def at(self, contrast: Contrast, axis: Axis, level: float, family: int) -> Effect | None:
         """The effect with all arms at one level."""
@@ -74,14 +98,15 @@ class Effects:
             return Claim(*named, None, "no verdict", (why,))
         pair = contrast.pair
         extended = self._extended(pair, "budget", budget, family) if pair else None
-        word, caveats = decide(effect, self.margin, extended)
+        word, caveats = self.decide(effect, extended)
         if pair is None and extended is None and any(each.startswith("needed") for each in caveats):
             caveats = (SEVERAL,)
         settle = power = None
         if parts := effect.estimate.components:
             seeds = len(effect.seeds)
-            power = chances(0.0, self.margin, parts, seeds, family)["not needed"]
-            if word == "inconclusive":
+            confidence = self._confidence(seeds, family)
+            power = chances(0.0, self.margin, parts, seeds, family, confidence)["not needed"]
+            if word == "inconclusive" and self.looks is None:
                 settle = seeds_to_settle(effect.estimate.value, self.margin, parts, family)
         claim = Claim(*named, effect, word, caveats, power, settle)
         if not extend or pair is None:
@@ -143,7 +168,7 @@ class Effects:
                 ends.append(self.experiment.budget)
             if effect := self.at(contrast, axis, min(ends), family):
                 extended = self._extended(pair, axis, min(ends), family)
-                word, caveats = decide(effect, self.margin, extended, TIMES[axis])
+                word, caveats = self.decide(effect, extended, TIMES[axis])
                 found.append(Account(effect, word, caveats, extended))
         return tuple(found)
 

@@ -40,6 +40,7 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
     runs: list[Run] = []
     left_out: list[tuple[str, str]] = []
     problems: Problems | None = None
+    every: set[int] = set()
     for each in _candidates(folder):
         try:
             run = _load(each, problems)
@@ -48,6 +49,7 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
         except UserError as error:
             left_out.append((each.name, str(error).replace(f"{each}/", "")))
             continue
+        every.add(run.seed)
         if seeds is None or run.seed in seeds:
             runs.append(run)
             problems = run.problems
@@ -60,7 +62,9 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
     notes = _differences(runs)
     unit, budget, more = _budget(runs)
     name = folder.resolve().name
-    return Experiment(name, folder, runs, problems, unit, budget, left_out, notes + more)
+    return Experiment(
+        name, folder, runs, problems, unit, budget, left_out, notes + more, tuple(sorted(every))
+    )
 
 
 def _candidates(folder: Path) -> list[Path]:
@@ -103,7 +107,8 @@ def _load(folder: Path, problems: Problems | None) -> Run:
     if state != "finished":
         raise UserError("not finished")
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        quick = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it was built in: ten times
+        config = yaml.load((folder / "config.yaml").read_text(), quick)
     except FileNotFoundError:
         raise UserError("config.yaml is missing") from None
     except (OSError, ValueError, yaml.YAMLError) as error:

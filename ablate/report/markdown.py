@@ -14,6 +14,7 @@ from ablate.report.wording import (
     apart,
     count,
     design,
+    looked,
     repeat,
     sensitivity,
     sentence,
@@ -43,8 +44,10 @@ def to_markdown(report: Report) -> str:
 
 
 def _verdicts(report: Report) -> list[str]:
+    said = looked(report)
     found = [_verdict(claim, report) for claim in report.claims]
     found = found or _bullets(answer_wording.longer(report)) or [NO_VERDICT]
+    found = [*said, *([""] if said else []), *found]
     if any(claim.effect and claim.effect.interval for claim in report.claims):
         found += ["", RULE]
     known = sensitivity(report)

@@ -26,6 +26,7 @@ from ablate.report.wording import (
     crossings,
     design,
     interval,
+    looked,
     numbers,
     repeat,
     sensitivity,
@@ -64,7 +65,7 @@ def to_html(report: Report, figures: Sequence[Figure]) -> str:
 <p class="kicker">ablate · {escape(report.experiment)}</p>
 <h1>{title}</h1>
 <p>{question}</p>
-{_verdicts(report)}
+{_text(looked(report))}{_verdicts(report)}
 <nav>{links}</nav>
 </header>
 <main>

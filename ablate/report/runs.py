@@ -7,8 +7,8 @@ milestone), as rule 2 of the experiment says."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,7 +158,8 @@ class Experiment:
     """The runs of a folder that can be compared.
 
     budget: declared, the same for all arms; a base may have runs with a larger one too. left_out: folders
-    with the reason. notes: what differs between runs without forbidding a comparison.
+    with the reason. notes: what differs between runs without forbidding a comparison. seeds: of all finished
+    runs in the folder, those not read included.
     """
 
     name: str
@@ -169,14 +170,18 @@ class Experiment:
     budget: float
     left_out: list[tuple[str, str]]
     notes: list[str]
+    seeds: tuple[int, ...] = ()
 
     def arm(self, name: str) -> dict[tuple[int, int], list[Run]]:
         """The runs of an arm by key, the smallest budget first."""
-        found = defaultdict(list)
+        return self._by_arm.get(name, {})
+
+    @cached_property
+    def _by_arm(self) -> dict[str, dict[tuple[int, int], list[Run]]]:
+        found: dict[str, dict[tuple[int, int], list[Run]]] = {}
         for run in sorted(self.runs, key=lambda run: run.budget[1]):
-            if run.arm == name:
-                found[run.key].append(run)
-        return dict(found)
+            found.setdefault(run.arm, {}).setdefault(run.key, []).append(run)
+        return found
 
     @property
     def arms(self) -> list[str]:

@@ -97,11 +97,12 @@ class Estimate:
         """Standard error."""
         return None if self.components is None else (self.by_seed + self.by_problem) ** 0.5
 
-    def interval(self, family: int = 1) -> tuple[float, float] | None:
-        """The 95 % interval, simultaneous over `family` effects."""
+    def interval(self, family: int = 1, confidence: float | None = None) -> tuple[float, float] | None:
+        """The 95 % interval, simultaneous over `family` effects. confidence: of it alone, instead."""
         if self.components is None:
             return None
-        half = half_width(self.by_seed, self.by_problem, self.seeds, self.components.clusters, family)
+        clusters = self.components.clusters
+        half = half_width(self.by_seed, self.by_problem, self.seeds, clusters, family, confidence)
         return self.value - float(half), self.value + float(half)
 
 
@@ -138,27 +139,42 @@ def two_way(sums: np.ndarray, sizes: np.ndarray) -> tuple[Any, Any, Any, Any]:
     return value, of_seeds / df_s / cells, of_clusters / df_k / cells, rest / (df_s * df_k) / cells
 
 
-def half_width(by_seed: Any, by_problem: Any, seeds: int, clusters: int, family: int = 1) -> Any:
-    """Half the 95 % interval, simultaneous over `family` effects, from the parts A and C - E >= 0."""
+def half_width(
+    by_seed: Any,
+    by_problem: Any,
+    seeds: int,
+    clusters: int,
+    family: int = 1,
+    confidence: float | None = None,
+) -> Any:
+    """Half the 95 % interval, simultaneous over `family` effects, from the parts A and C - E >= 0.
+    confidence: of this one interval, instead."""
     f, g = seeds - 1, clusters - 1
-    a, c = critical(f, family) ** 2 * by_seed, critical(g, family) ** 2 * by_problem
+    t, u = critical(f, family, confidence), critical(g, family, confidence)
+    a, c = t**2 * by_seed, u**2 * by_problem
     squares = np.asarray(a**2 / f + c**2 / g, dtype=float)
     nothing = squares == 0.0  # no variance at all
     df = np.where(nothing, f, (a + c) ** 2 / np.where(nothing, 1.0, squares))
-    return critical(df, family) * np.sqrt(by_seed + by_problem)
+    return critical(df, family, confidence) * np.sqrt(by_seed + by_problem)
 
 
-def critical(df: Any, family: int = 1) -> Any:
+def critical(df: Any, family: int = 1, confidence: float | None = None) -> Any:
     """How many standard errors a two-sided interval reaches to either side (Student's t)."""
     from scipy.special import stdtrit
 
-    return stdtrit(df, 0.5 + 0.5 * LEVEL ** (1 / family))
+    return stdtrit(df, 0.5 + 0.5 * (LEVEL ** (1 / family) if confidence is None else confidence))
 
 
 def chances(
-    effect: float, margin: float, components: Components, seeds: int, family: int = 1
+    effect: float,
+    margin: float,
+    components: Components,
+    seeds: int,
+    family: int = 1,
+    confidence: float | None = None,
 ) -> dict[str, float]:
-    """The probability of each verdict with at least 2 seeds if the true effect is `effect`.
+    """The probability of each verdict with at least 2 seeds if the true effect is `effect`. confidence: of
+    one interval, instead of 95 % over the family.
 
     "helps" includes "needed": which of them it is depends on the base with 4x the budget. The seeds' part of
     the estimated variance is a scaled chi-square; the problems' part is taken for known.
@@ -171,7 +187,7 @@ def chances(
         return {name: float(name == word) for name in ("harmful", "not needed", "helps", "inconclusive")}
     drawn = a * chdtri(seeds - 1, (np.arange(400) + 0.5) / 400) / (seeds - 1)
     # in true standard errors
-    half = half_width(drawn, c, seeds, components.clusters, family) / np.sqrt(a + c)
+    half = half_width(drawn, c, seeds, components.clusters, family, confidence) / np.sqrt(a + c)
     theta, d = effect / np.sqrt(a + c), margin / np.sqrt(a + c)
     harmful = ndtr(-half - theta)
     parts = {

@@ -67,13 +67,53 @@ def numbers(claim: Claim, report: Report) -> str:
         out += f"; worth {multiple(claim.worth)} the compute"
     if claim.word in ("helps", "needed") and claim.extended is not None:
         out += f"; {with_interval(claim.extended)} against {claim.on} with {LONGER}x the budget"
-    if claim.word == "inconclusive":
+    if claim.word == "inconclusive" and report.look is None:
         out += "; " + (
             f"about {claim.seeds_to_settle} seeds would settle it, if the effect is what was found"
             if claim.seeds_to_settle
             else "if the effect is what was found, not even 1000 seeds settle it on these problems"
         )
     return out + "."
+
+
+def looked(report: Report) -> list[str]:
+    """Of a sequential experiment: which look this is, what it spent, and whether to stop."""
+    look = report.look
+    if look is None or not report.claims:
+        return []
+    at = f"{', '.join(map(str, look.at[:-1]))} and {look.at[-1]}" if len(look.at) > 1 else f"{look.at[0]}"
+    planned = f"{count(len(look.at), 'look')} at {at} seeds, spending {spaced(look.spending)}"
+    if look.number is None or look.spent is None:
+        earlier = [seeds for seeds in look.at if seeds < look.seeds]
+        back = f" That of {earlier[-1]} can be read again with seeds=." if earlier else ""
+        known = count(look.seeds, "seed")
+        return [
+            f"No look, so no verdict: {known} in every headline comparison; declared are {planned}.{back}"
+        ]
+    said = (
+        f"Look {look.number} of {planned}: up to here {100 * look.spent:.2g} % of false verdicts are "
+        "allowed, 5 % by the last look; intervals hold together over all looks."
+    )
+    if look.stop and look.saved_runs:
+        share = look.saved_flops / (look.saved_flops + look.flops)
+        after = (
+            f"Stop: every headline verdict is reached. The fixed design of {look.at[-1]} seeds would have "
+            f"taken {count(look.saved_runs, 'run')} and {amount(look.saved_flops)} FLOPs more: "
+            f"{100 * share:.0f} % of its compute is saved."
+        )
+    elif look.stop:
+        after = "Every headline verdict is reached, at the last look: nothing is saved."
+    elif look.number < len(look.at):
+        after = (
+            f"Go on: not every headline verdict is reached; the next look is at {look.at[look.number]} seeds."
+        )
+    else:
+        after = "This was the last look: what is inconclusive stays so in this design."
+    if not look.declared:
+        after += (
+            " The runs do not declare these looks: that they were chosen beforehand is the author's word."
+        )
+    return [said, after]
 
 
 def sensitivity(report: Report) -> list[str]:
@@ -245,6 +285,7 @@ def design(report: Report) -> list[tuple[str, str]]:
             f"{report.samples} samples, plain decoding from the final policy, at most {report.cap} tokens",
         ),
         ("seeds", ", ".join(map(str, report.seeds))),
+        ("looks", " ".join(looked(report))),
         ("margin", f"{100 * report.margin:g} points, declared before the runs"),
         ("learning rate", _rates(report.arms)),
         ("cost", f"{count(runs, 'run')}, {report.hours:.1f} hours of run time"),
@@ -279,6 +320,8 @@ def apart(report: Report) -> list[str]:
 def repeat(report: Report) -> list[str]:
     """The commands that give the runs, as far as they are known, and this report."""
     told = f" margin={report.margin:g}" if report.margin != 0.02 else ""
+    if report.look is not None and not report.look.declared:
+        told += f" looks={','.join(map(str, report.look.at))} spending={report.look.spending}"
     controls = [f"results/{each.experiment}" for each in report.controls]
     if controls:
         told += f" control={','.join(controls)}"
