@@ -230,6 +230,6 @@ def test_the_experiments_share_a_folder_and_its_runs():
     assert {each.budget.flops for each in others} == {base["replicates"].budget.flops}
 
 
-def test_a_group_without_any_choice_is_named():
-    with pytest.raises(UserError, match="unknown tuned mine; choices: none"):
+def test_a_choice_that_a_group_lacks_is_named():
+    with pytest.raises(UserError, match="unknown tuned mine; choices: countdown"):
         compose(["tuned=mine"])
