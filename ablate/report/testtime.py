@@ -41,8 +41,10 @@ METHODS = {
     "dvts": "DVTS",
     "rebase": "REBASE",
     "mcts": "MCTS",
-    "budget_forcing": "budget forcing",
-    "revision": "revision",
+    "budget_forcing:stop": "stopped early",
+    "budget_forcing:wait": "forced to go on",
+    "revision:last": "revision, the last answer",
+    "revision:majority": "revision, a vote",
 }
 GUIDES = {**SCORERS, "value": "value head", "verifier": "verifier"}
 REACH = 1.25  # how far from the common budget a run may have ended: it is read there, against a vote there

@@ -12,7 +12,7 @@ column, is left out and named.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,7 @@ def _answered(path: Path, run: Run, points: list[dict[str, Any]]) -> Iterator[An
             place = rows[first[np.searchsorted(order, common)]]
             settings.append(
                 Setting(
-                    method=str(point["method"]),
+                    method=_variant(point),
                     guide=point["guide"],
                     setting=setting,
                     oracle=bool(point["oracle"]),
@@ -212,3 +212,11 @@ def _text(setting: Any) -> str:
         except ValueError:
             raise UserError(f"has a setting that is no JSON: {setting[:40]!r}") from None
     return json.dumps(setting, sort_keys=True)
+
+
+def _variant(point: Mapping[str, Any]) -> str:
+    """The method, and which of its forms: those that differ in more than how much they spend."""
+    method, setting = str(point["method"]), point["setting"]
+    if method == "budget_forcing":
+        return f"{method}:{next(iter(setting))}"
+    return f"{method}:{setting['choose']}" if "choose" in setting else method

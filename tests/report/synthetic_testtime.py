@@ -23,8 +23,9 @@ METHODS = [
     ("dvts", "learned", False, 3, 5, -0.05, 0.02),
     ("rebase", "learned", False, 3, 5, -0.04, 0.02),
     ("mcts", None, False, 8, 4, -0.06, 0.02),
-    ("budget_forcing", None, False, 1, 4, -0.01, 0.0),
-    ("revision", None, False, 1.1, 5, 0.01, 0.0),
+    ("budget_forcing:wait", None, False, 1, 4, -0.01, 0.0),
+    ("revision:last", None, False, 1.1, 5, -0.1, 0.0),
+    ("revision:majority", None, False, 1.1, 5, 0.01, 0.0),
     ("natural", None, False, 1, 1, 0.0, 0.0),
 ]
 NAMES = [f"p{i:03d}" for i in range(PROBLEMS)]
@@ -49,7 +50,8 @@ def write_testtime(
     rng = np.random.default_rng([seed, len(run)])
     hardness = np.array([0.3, 0.0, -0.3])[np.arange(PROBLEMS) % 3]
     rows, points = [], []
-    for method, guide, oracle, least, count, gain, growth in methods:
+    for name, guide, oracle, least, count, gain, growth in methods:
+        method, _, form = name.partition(":")
         for j in range(count):
             times = least * 2.0**j
             doublings = np.log2(times)
@@ -59,6 +61,8 @@ def write_testtime(
             solved = (rng.random(PROBLEMS) < chance).astype("float32")
             flops = ONE * cost * times * (1 - 0.4 * hardness) * rng.uniform(0.9, 1.1, PROBLEMS)
             setting = {"n": 2**j, "c": 1.5} if j % 2 else {"c": 1.5, "n": 2**j}
+            if form:
+                setting = {"wait": 2**j} if form == "wait" else {"answers": 2**j, "choose": form}
             points.append(
                 {
                     "run": run,

@@ -51,6 +51,10 @@ def test_a_curve_is_the_mean_over_runs_at_each_setting(report):
         "depth-1 search, oracle",
     }
     assert named(("beam", "learned")) == "beam search, learned"
+    # forms of a method that cost the same are curves of their own
+    forms = [curve for curve in base.curves if curve.method.startswith("revision")]
+    assert [curve.label for curve in forms] == ["revision, the last answer", "revision, a vote"]
+    assert all(len(curve.settings) == 5 for curve in forms)
 
 
 def test_gains_are_paired_and_at_equal_flops(report):
