@@ -44,7 +44,8 @@ def check_budget(config: Config, task: Task, model: Any, strategy: Strategy) -> 
     elif config.budget.flops is not None and hasattr(model, "cost"):
         cost = model.cost(task)
         unit, given = "flops", config.budget.flops
-        least = rows * (cost.forward(0, cap, cap) + cost.train(cap, cap))
+        readings = 2 if config.learner.kl else 1  # the start reads what the policy has written
+        least = rows * (readings * cost.forward(0, cap, cap) + cost.train(cap, cap))
     else:
         return  # seconds; a model whose size is not known before it is loaded
     if given < least:

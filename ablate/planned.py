@@ -15,9 +15,11 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from ablate.config import NOT_THE_RESULT, Config, run_folder
+from ablate.experiments import run_folders
 from ablate.ledger import UNITS
 from ablate.owner import Owner, alive, this_process
 from ablate.record import read_json, write_json
+from ablate.schema import flat
 from ablate.types import UserError
 
 FOLDER = ".sweeps"
@@ -83,21 +85,16 @@ def plans(experiment: Path) -> dict[Path, Planned]:
 
 def _settings(config: Config) -> dict[str, Any]:
     values = cast(dict[str, Any], OmegaConf.to_container(cast(Any, config), resolve=True))
-    flat = dict(_leaves({group: values[group] for group in SAME}))
-    flat["budget"] = next(unit for unit in UNITS if values["budget"][unit] is not None)
-    return {key: value for key, value in flat.items() if key not in NOT_THE_RESULT}
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
-    for key, value in values.items():
-        nested = isinstance(value, Mapping) and value
-        found += _leaves(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
-    return found
+    shared = dict(flat({group: values[group] for group in SAME}))
+    shared["budget"] = next(unit for unit in UNITS if values["budget"][unit] is not None)
+    return {key: value for key, value in shared.items() if key not in NOT_THE_RESULT}
 
 
 def _refuse(experiment: Path, settings: Mapping[str, Any], varied: Sequence[str]) -> None:
-    for plan in plans(experiment).values():
+    begun = {each.name for each in run_folders(experiment)}
+    for path, plan in plans(experiment).items():
+        if not (begun & plan.runs.keys() if plan.runs else begun) and not alive(plan.owner, path):
+            continue  # nothing came of it
         free = {*varied, *plan.varied}
         free |= {key.replace("/", ".") for key in free}
         for key, value in settings.items():

@@ -22,6 +22,7 @@ from ablate import __version__, ranks, runtime
 from ablate import config as configuration
 from ablate.checkpoint import disk, latest, load_state, load_tensors
 from ablate.checks import check_budget, check_model, check_problems, check_task
+from ablate.experiments import ASIDE
 from ablate.ledger import UNITS, Account, Ledger
 from ablate.owner import NAME as OWNER
 from ablate.owner import Busy, Lock, Lost, owned, owner
@@ -96,7 +97,7 @@ def _claim(config: Config, folder: Path, quiet: bool, held: ExitStack, lock: Loc
         check_format(folder)
     if config.fresh and found != "new":
         aside = next(
-            p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}.before-{i}")).exists()
+            p for i in range(1, 10**6) if not (p := folder.with_name(f"{folder.name}{ASIDE}{i}")).exists()
         )
         with owned(folder):
             os.replace(folder, aside)
@@ -220,8 +221,9 @@ class _Run:
             if ranks.rank() == 0:
                 self._summarise(conductor)
         except BaseException as error:
-            # the rank that failed first has said why itself, if it could
-            told = isinstance(error, ranks.RankLost) and status(self.record.folder) == "failed"
+            # the rank that failed first has said why itself, if it could; else the first one says it
+            lost = isinstance(error, ranks.RankLost)
+            told = lost and (ranks.rank() > 0 or status(self.record.folder) == "failed")
             if not (told or isinstance(error, KeyboardInterrupt | Lost)):
                 who = f"rank {ranks.rank()} of {ranks.count()}: " if ranks.count() > 1 else ""
                 message = f"{who}{type(error).__name__}: {error}"

@@ -12,7 +12,7 @@ import difflib
 import importlib
 import math
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
@@ -242,3 +242,12 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _default(each: dataclasses.Field) -> Any:
     return each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything in nested mappings; an empty one has nothing in it."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from flat(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

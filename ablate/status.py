@@ -21,13 +21,13 @@ from statistics import fmean
 from typing import Any, Literal
 
 from ablate.command import exit_code
+from ablate.experiments import check_experiment, no_runs, run_folders
 from ablate.mlflow_push import notes
 from ablate.mlflow_store import where_to_look
 from ablate.owner import alive, owner
-from ablate.planned import FOLDER, plans
+from ablate.planned import plans
 from ablate.progress import clock
 from ablate.record import check_format, primary, read_json, status
-from ablate.schema import nearest
 from ablate.text import table
 from ablate.types import UserError
 
@@ -91,11 +91,11 @@ def _main(argv: list[str]) -> int:
 
 def overview(folder: Path) -> Overview:
     """The state of every run of an experiment. Raises UserError for a folder that is none."""
-    _check(folder)
+    check_experiment(folder)
     runs: list[RunState] = []
     mirrored: list[tuple[str, str, str]] = []
-    for each in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != FOLDER):
-        if ".before-" in each.name or status_or_none(each) == "new":
+    for each in run_folders(folder):
+        if status_or_none(each) == "new":
             continue
         runs.append(_look(each))
         noted = [note for note in notes(each) if "run_id" in note]
@@ -110,9 +110,7 @@ def overview(folder: Path) -> Overview:
             runs.append(RunState(name, "waiting", strategy, seed, text=text))
         known |= waiting.keys()
     if not runs:
-        below = [each.name for each in folder.iterdir() if each.is_dir() and any(each.glob("*/meta.json"))]
-        hint = f"; experiments in it: {', '.join(sorted(below))}" if below else ""
-        raise UserError(f"{folder} has no runs{hint}")
+        raise no_runs(folder)
     runs.sort(key=lambda run: (ORDER.index(run.state), run.run))
     counts = Counter(run.state for run in runs)
     return Overview(
@@ -123,15 +121,6 @@ def overview(folder: Path) -> Overview:
         _compare(mirrored, folder.resolve().name),
         runs,
     )
-
-
-def _check(folder: Path) -> None:
-    if not folder.is_dir():
-        parent = folder.parent
-        beside = [each.name for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
-        raise UserError(f"{folder} is not a folder; {nearest(folder.name, beside)}")
-    if (folder / "config.yaml").exists() or (folder / "meta.json").exists():
-        raise UserError(f"{folder} is a single run; give the folder of its experiment: {folder.parent}")
 
 
 def _named(run: str) -> tuple[str, str]:

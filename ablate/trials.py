@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ablate.config import NOT_THE_RESULT
+from ablate.experiments import check_experiment, run_folders
 from ablate.record import primary, read_json, read_jsonl, status
-from ablate.schema import nearest
+from ablate.schema import flat
 from ablate.studies import STORAGE
 from ablate.types import UserError
 
@@ -87,12 +88,10 @@ def load(folder: Path) -> list[Trial]:
 
     Raises UserError if they cannot be compared, or if a strategy lacks one that another has.
     """
-    if not folder.is_dir():
-        beside = [each.name for each in folder.parent.glob("*/")]
-        raise UserError(f"{folder} is not a folder; {nearest(folder.name, beside)}")
+    check_experiment(folder)
     if (folder / STORAGE).exists():
         return _of_studies(folder)
-    runs = [path.parent for path in sorted(folder.glob("*/config.yaml"))]
+    runs = [each for each in run_folders(folder) if (each / "config.yaml").exists()]
     if not runs:
         raise UserError(f"{folder} has no runs: python -m ablate -m experiment=tune makes them")
     found, absent = [], {}
@@ -146,8 +145,8 @@ def _trial(folder: Path, keys: tuple[str, ...] = (RATE,)) -> tuple[Trial, str]:
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         arm, seed = config["strategy"]["name"], int(config["seed"])
-        flat = dict(_flat(config, ""))
-        values = tuple((key, float(flat[key]) if key == RATE else flat[key]) for key in keys)
+        every = dict(flat(config))
+        values = tuple((key, float(every[key]) if key == RATE else every[key]) for key in keys)
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"cannot read {folder / 'config.yaml'}: {str(error).splitlines()[0]}") from error
     end = outcome(folder)
@@ -189,15 +188,7 @@ def plain_settings(config: Any, without: Iterable[str]) -> dict[str, Any]:
 def _settings(config: Mapping[str, Any], without: Iterable[str]) -> dict[str, Any]:
     """What determines a run's result, but for some keys, as {dotted key: value}."""
     left = tuple(f"{key}." for key in (*NOT_THE_RESULT, *without))
-    return {key: value for key, value in _flat(config, "") if not f"{key}.".startswith(left)}
-
-
-def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
+    return {key: value for key, value in flat(config) if not f"{key}.".startswith(left)}
 
 
 def _complete(trials: list[Trial], absent: Mapping[tuple[str, float, int], str]) -> None:

@@ -24,6 +24,7 @@ LAYERS = [
         "command",
         "text",
         "waiting",
+        "experiments",
         "owner",
         "devices",
         "checkpoint",

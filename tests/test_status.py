@@ -1,6 +1,7 @@
 """Many runs at a glance, from files as runs and sweeps leave them."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -172,6 +173,25 @@ def test_two_sweeps_of_one_name_with_different_settings_are_refused_with_the_dif
     try_sweep("task.numbers=2,3", "name=mine", "seed=0")  # on purpose
     try_sweep("seed=0,1", "name=single")
     try_sweep("seed=0,1", "name=single", "task.numbers=3")  # where everything goes that has no name
+
+
+def test_a_sweep_that_came_to_nothing_blocks_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def try_sweep(*words):
+        checked = plan(["experiment=smoke", "seed=0,1", "name=mine", *words], multirun=True)
+        return named_runs(checked), *declare(named_runs(checked), checked.config, checked.varied)
+
+    listed, path = try_sweep()
+    values = json.loads(path.read_text())
+    write_json(path, {**values, "owner": {**values["owner"], "pid": 2**22 + 1}})  # its process is gone
+    run = run_folder(listed[0][0])
+    run.mkdir()
+    write_json(run / "meta.json", {})
+    with pytest.raises(UserError, match=r"has task\.numbers=2 and this one 3"):
+        try_sweep("task.numbers=3")
+    shutil.rmtree(run)
+    try_sweep("task.numbers=3")
 
 
 def test_mistakes_are_one_line_and_nothing_heavy_is_loaded(tmp_path, capsys):

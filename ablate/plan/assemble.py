@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablate.checks import check_budget
+from ablate.checks import check_budget, check_problems
 from ablate.config import build
 from ablate.plan import benchmark, power
 from ablate.plan.content import SCHEMA, Arm, Outline, Time, WarmStarts
@@ -121,6 +121,7 @@ def _check(cell: Cell, subject: Subject) -> None:
     for part in parts.values():
         if check := getattr(part, "check", None):
             check(subject.task)
+    check_problems(cell.config, subject.task)
     check_budget(cell.config, subject.task, subject.model, Strategy(**parts))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.config import Config
+from ablate.experiments import run_folders
 from ablate.ledger import BUDGETED
 from ablate.machine import cores, cpu_model
 from ablate.record import read_json, status
@@ -124,7 +125,7 @@ def finished(folders: Iterable[Path]) -> tuple[list[Recorded], list[str]]:
     """(the finished runs in folders of experiments, notes on runs that cannot be read)."""
     found, notes = [], []
     for folder in dict.fromkeys(folders):
-        for each in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for each in run_folders(folder):
             try:
                 if status(each) == "finished":
                     run = Recorded(each, read_json(each / "summary.json"))

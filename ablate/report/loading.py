@@ -6,19 +6,19 @@ refused; other differences become notes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ablate.experiments import check_experiment, no_runs, run_folders
 from ablate.record import load_evaluation, primary, read_json, read_jsonl, status
 from ablate.report.contrasts import ALONE, CELLS, NOTHING
 from ablate.report.runs import COLUMNS, NEAR, Experiment, Problems, Run
-from ablate.schema import nearest
+from ablate.schema import flat
 from ablate.types import UserError
 
-TESTTIME = "testtime"  # beside the runs: what `python -m ablate.testtime` leaves
 # these must be equal in all runs ...
 REFUSED = ("task", "model", "sampling", "evaluate", "budget.unit")
 # ... and of these a difference is named
@@ -69,30 +69,10 @@ def load(folder: Path, seeds: frozenset[int] | None = None) -> Experiment:
 
 def _candidates(folder: Path) -> list[Path]:
     """Folders of runs in an experiment's folder. Raises UserError for any other folder."""
-    if not folder.is_dir():
-        beside = (
-            [each.name for each in folder.parent.iterdir() if each.is_dir()] if folder.parent.is_dir() else []
-        )
-        raise UserError(f"{folder} is not a folder; {nearest(folder.name, beside)}")
-    if (folder / "config.yaml").exists() or (folder / "evaluations.jsonl").exists():
-        raise UserError(f"{folder} is a single run; give the folder of its experiment: {folder.parent}")
-    found = [each for each in sorted(folder.iterdir()) if each.is_dir() and _is_run(each)]
-    if not found:
-        below = [
-            each.name
-            for each in sorted(folder.iterdir())
-            if each.is_dir() and any(_is_run(run) for run in each.iterdir() if run.is_dir())
-        ]
-        hint = f"; experiments in it: {', '.join(below)}" if below else ""
-        raise UserError(f"{folder} has no runs{hint}")
-    return found
-
-
-def _is_run(folder: Path) -> bool:
-    if folder.name == TESTTIME:  # of all runs
-        return False
-    names = ("config.yaml", "meta.json", "steps.jsonl", "summary.json", "failure.json")
-    return any((folder / name).exists() for name in names)
+    check_experiment(folder)
+    if found := run_folders(folder):
+        return found
+    raise no_runs(folder)
 
 
 def _load(folder: Path, problems: Problems | None) -> Run:
@@ -161,19 +141,11 @@ def _problems(folder: Path, step: int) -> Problems:
 
 def settings(run: Run, groups: tuple[str, ...]) -> dict[str, Any]:
     """Dotted keys with values of some groups of a run's config."""
-    found = dict(_flat({group: run.config.get(group, {}) for group in groups if "." not in group}, ""))
+    found = dict(flat({group: run.config.get(group, {}) for group in groups if "." not in group}))
     found.pop("evaluate.workers", None)  # changes nothing
     if "budget.unit" in groups:
         found["budget.unit"] = run.budget[0]
     return found
-
-
-def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from ablate.experiments import TESTTIME as FOLDER
 from ablate.record import read_json, read_jsonl
-from ablate.report.loading import TESTTIME as FOLDER
 from ablate.report.runs import Experiment, Run
 from ablate.types import UserError
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ablate import ranks
 from ablate.command import exit_code, refuse_options
 from ablate.schema import construct, nearest, read, unknown_key
 from ablate.types import UserError
@@ -61,6 +62,8 @@ def _main(argv: list[str]) -> int:
         return 0
     folders = [word for word in argv if "=" not in word]
     refuse_options(argv)
+    if ranks.count() > 1:
+        raise UserError("test time is one process: run it without accelerate launch or torchrun")
     if len(folders) != 1:
         raise UserError(f"one folder of an experiment expected, {len(folders)} given: results/<experiment>")
     given, nested = _given([word for word in argv if "=" in word])

@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from ablate.config import Config, EvaluateConfig, build, validate
 from ablate.evaluate import heldout_problems
+from ablate.experiments import check_experiment, no_runs, run_folders
 from ablate.record import read_json, status
 from ablate.schema import nearest
 from ablate.types import Problem, Task, UserError
@@ -130,15 +131,10 @@ def find(
 
     Raises UserError if the folder has no runs, no run of these seeds and arms, or none with its final policy.
     """
-    if not folder.is_dir():
-        beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
-        raise UserError(f"{folder} is not a folder; {nearest(folder.name, beside)}")
-    if (folder / "config.yaml").exists():
-        raise UserError(f"{folder} is a single run; give the folder of its experiment: {folder.parent}")
-    every = [each for each in sorted(folder.iterdir()) if (each / "config.yaml").is_file()]
-    every = [each for each in every if ".before-" not in each.name]
+    check_experiment(folder)
+    every = [each for each in run_folders(folder) if (each / "config.yaml").is_file()]
     if not every:
-        raise UserError(f"{folder} has no runs")
+        raise no_runs(folder)
     configs: dict[Path, Config] = {}
     skipped: list[tuple[str, str]] = []
     for each in every:
@@ -172,7 +168,7 @@ def find(
         if without:
             raise UserError(
                 f"{folder}: no run has its final policy (weights are not committed); to make them, run it "
-                f"again with fresh=true, as in: {_command(without[0])} fresh=true"
+                f"again with fresh=true, as in: {_command(without[0])} resume=false fresh=true"
             )
         raise UserError(
             f"{folder} has no finished run ({'; '.join(f'{n}: {why}' for n, why in skipped[:3])})"
@@ -186,4 +182,5 @@ def _command(folder: Path) -> str:
     except UserError:
         command = None
     words = command if isinstance(command, str) else " ".join(map(str, command or ()))
-    return words or "python -m ablate -m experiment=..."
+    # a sweep's worker was not started by a person
+    return words if words.startswith("python -m ablate ") else "python -m ablate -m experiment=..."
