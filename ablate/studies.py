@@ -208,7 +208,8 @@ def draw(path: Path, folder: Path) -> list[Path]:
 
     folder.mkdir(exist_ok=True)
     written = []
-    with opened(path) as storage, warnings.catch_warnings():
+    # Optuna chooses a style for the whole process
+    with opened(path) as storage, warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore", library.exceptions.ExperimentalWarning)
         plots = library.visualization.matplotlib
         for name in library.get_all_study_names(storage):

@@ -37,7 +37,7 @@ The command line of the runs, lists of values and all; beside their keys:
   measure=auto             this machine's speed, if no gpu is named: from finished runs, else measured in
                            half a minute and kept (auto); measured now (true); never measured (false)
   margin=0.02              what an effect must exceed to matter, as a share of problems
-  pilot=results/arms       an experiment that variances and costs are taken from; none: assumptions
+  pilot=results/countdown  an experiment that variances and costs are taken from; none: assumptions
   length=78                mean tokens of an answer after training (default: 61 % of sampling.cap)
   steps=16                 mean steps of such an answer (default: 16, of at least 5 tokens each)
   json=true                everything for machines (schema: ablate.plan.content); json=FILE beside the text

@@ -24,7 +24,7 @@ from ablate.report.verdict import LONGER
 from ablate.strategy import AXES, Strategy
 from ablate.types import UserError
 
-DEFAULT_PILOT = Path("results/arms")  # of the embedded task
+DEFAULT_PILOT = Path("results/countdown")  # of the embedded task
 EQUAL = ("task", "model", "sampling", "evaluate")  # in all arms of an experiment
 LARGE_BATCH = 0.02  # share of the budget: above it results at equal spend get coarse
 SMALL = 5e7  # parameters, below which a GPU waits for the next kernel most of the time
