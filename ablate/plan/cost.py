@@ -189,7 +189,9 @@ def warm_starts(
         found for run in same if (found := run.account("warm_start"))
     ]
     took = [float(info["seconds"]) for info in cached] or [
-        float(run.summary["warm_start"]["seconds"]) for run in same
+        float(start["seconds"])
+        for run in same
+        if (start := run.summary.get("start") or run.summary.get("warm_start"))  # as it was called
     ]
     made = sorted(took)[len(took) // 2] if took else None
     if flops:

@@ -10,7 +10,7 @@ from ablate.plan.design import design
 from ablate.plan.records import finished
 
 ROOT = Path(__file__).parents[2]
-ARMS = ROOT / "results" / "arms"
+ARMS, TUNED = ROOT / "results" / "arms", ROOT / "results" / "countdown"
 needs_results = pytest.mark.skipif(not ARMS.is_dir(), reason="not in the package")
 
 
@@ -24,14 +24,14 @@ def subject(own):
 
 @pytest.fixture(scope="module")
 def records():
-    return finished([ARMS])[0]
+    return finished([ARMS, TUNED])[0]
 
 
 @needs_results
 def test_an_arm_that_ran_before_costs_what_it_cost(records):
     own = cell("strategy=mcts", "budget.milestones=3", "seed=7")
     found = bill(own, subject(own), records)
-    assert found.source == f"measured on 3 runs in {ARMS}" and not found.rehearsed
+    assert found.source == f"measured on 3 runs in {TUNED}" and not found.rehearsed
     measured = fmean(r.summary["steps"] for r in records if r.summary["strategy"] == "mcts")
     assert found.spent.updates == pytest.approx(measured, rel=0.01)
     assert found.spent.amount("flops") == pytest.approx(3e12)

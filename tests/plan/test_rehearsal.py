@@ -16,7 +16,7 @@ from ablate.plan.stand_in import Manner
 from ablate.strategy import AXES, Strategy
 from ablate.types import UserError
 
-ARMS = Path(__file__).parents[2] / "results" / "arms"
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def stage(*overrides, strategy=None):
@@ -27,19 +27,19 @@ def stage(*overrides, strategy=None):
     return Stage(config, task, strategy or Strategy(**parts), cost, Manner.of(config.sampling.cap))
 
 
-@pytest.mark.skipif(not ARMS.is_dir(), reason="the results are in the repository, not in the package")
+@pytest.mark.skipif(not RESULTS.is_dir(), reason="the results are in the repository, not in the package")
 @pytest.mark.parametrize(
-    ("arm", "shares", "updates"),
+    ("arm", "folder", "shares", "updates"),
     [
         # points of the budget, and updates: how near the rehearsal comes
-        ("guess_check", 1.0, 0.05),
-        ("learn_to_correct", 1.5, 0.05),
-        ("process_rewards", 2.0, 0.15),
-        ("mcts", 6.0, 0.15),
+        ("guess_check", "arms", 1.0, 0.05),
+        ("learn_to_correct", "arms", 1.5, 0.05),
+        ("process_rewards", "arms", 2.0, 0.15),
+        ("mcts", "countdown", 6.0, 0.15),
     ],
 )
-def test_it_spends_as_finished_runs_did(arm, shares, updates):
-    runs = [run for run in finished([ARMS])[0] if run.summary["strategy"] == arm]
+def test_it_spends_as_finished_runs_did(arm, folder, shares, updates):
+    runs = [run for run in finished([RESULTS / folder])[0] if run.summary["strategy"] == arm]
     spent = rehearse(stage(f"strategy={arm}"), "flops", 3e12)
     assert len(runs) == 3 and spent.amount("flops") == pytest.approx(3e12)
     for purpose in BUDGETED:

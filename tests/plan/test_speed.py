@@ -14,7 +14,7 @@ from ablate.plan.rehearsal import Spent
 from ablate.plan.speed import OWN, Recollection, described, on_gpu, schedule, wall
 from ablate.types import UserError
 
-ARMS = Path(__file__).parents[2] / "results" / "arms"
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def test_the_next_run_starts_when_one_ends():
@@ -48,9 +48,9 @@ def test_a_gpu_takes_flops_over_peak_times_utilisation():
     assert clock.flop * 156e12 == pytest.approx(1.0) and clock.evaluate == pytest.approx(2.0)
 
 
-@pytest.mark.skipif(not ARMS.is_dir(), reason="not in the package")
+@pytest.mark.skipif(not RESULTS.is_dir(), reason="not in the package")
 def test_runs_of_this_machine_are_remembered_and_others_are_not():
-    records = finished([ARMS])[0]
+    records = finished([RESULTS / "arms", RESULTS / "countdown"])[0]
     there = {"cpu": "AMD EPYC", "cores": 2, "gpus": []}
     memory = Recollection(records, there)
     own, full, other = (design([f"strategy={name}"]).cells[0] for name in ("mcts", "full", "process_learned"))
