@@ -166,8 +166,8 @@ def checked():
     """From now on the engine is held against the policy at every call; the distances, as they come."""
     distances, sample = [], VLLMEngine._sample
 
-    def checking(self, prefixes, n, max_new, key, first, temperature, *rest):
-        drawn = sample(self, prefixes, n, max_new, key, first, temperature, *rest)
+    def checking(self, prefixes, counts, max_new, streams, temperature, *rest):
+        drawn = sample(self, prefixes, counts, max_new, streams, temperature, *rest)
         ledger, self._ledger = self._ledger, Ledger()  # this reading is nobody's expense
         distances.append(distance(self, prefixes, drawn, temperature))
         self._ledger = ledger
