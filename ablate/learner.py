@@ -184,14 +184,16 @@ class Learner(GRPOTrainer):
         credited = [row for row in kept if row.credited]
         self.report["signal_rows"] = len(credited) / max(1, len(self._rows))
         # every rank makes the same decision and the same number of passes
-        if not self._agree(kept)[0]:
+        signal, chunks = self._agree(kept)
+        if not signal:
             self.report.update(loss=0.0, grad_norm=0.0)
             return torch.zeros((), device=self.args.device)
         scale = self._advantage_scale(credited)
         for row in kept:
             self._ledger.charge_training("update", self._policy.cost, row.length, len(row.completion))
-        while (done := self._passes(model, kept, scale)) is None:
+        while (done := self._passes(model, chunks, scale)) is None:
             self._shrink(model, kept)
+            chunks = self._agree(kept)[1]
         total, entropy, micro_batches = done
         total = self.accelerator.reduce(total, reduction="mean")
         if not torch.isfinite(total):
@@ -206,11 +208,13 @@ class Learner(GRPOTrainer):
             self.report["micro_batch_tokens"] = self._micro_batch_tokens
         return total
 
-    def _passes(self, model: Any, kept: list[Row], scale: float) -> tuple[torch.Tensor, float, int] | None:
+    def _passes(
+        self, model: Any, chunks: list[list[Row]], scale: float
+    ) -> tuple[torch.Tensor, float, int] | None:
         """Forward and backward over the micro-batches: the loss, the summed entropy, their number. None:
         memory ran out, and what gradients there are is of no use."""
         try:
-            return self._accumulate(model, self._agree(kept)[1], scale)
+            return self._accumulate(model, chunks, scale)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

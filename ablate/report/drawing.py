@@ -37,7 +37,6 @@ PALETTE = {
     "tint6": ("#e9edf0", "#2c333b"),
 }
 WIDTH = 4.6  # inches
-POINTS = 72  # per inch
 SMALL, NORMAL = 8.0, 8.8  # points
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: the page's font, searchable

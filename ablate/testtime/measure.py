@@ -42,9 +42,8 @@ class Measurement:
         bench = Bench(
             run.task, policy, build(run.config.engine), run.cap, run.config.sampling.temperature, run.seed
         )
-        for part in (run.task,):
-            if ready := getattr(part, "ready", None):
-                ready(bench)
+        if ready := getattr(run.task, "ready", None):
+            ready(bench)
         problems = [bench.problem(problem) for problem in run.problems(which, most)]
         text = run.marker(marker)
         tokens = policy.encode(text) if text is not None else ()

@@ -28,7 +28,8 @@ def natural(frame: Frame, guide: Guide | None, setting: dict[str, Any]) -> Itera
 
 
 def majority(frame: Frame, guide: Guide | None, setting: dict[str, Any]) -> Iterator[list[Trajectory]]:
-    """The most frequent of n answers (self-consistency, Wang et al. 2022, arXiv:2203.11171)."""
+    """The most frequent of n answers (self-consistency, Wang et al. 2022, arXiv:2203.11171); of equally
+    frequent ones the likelier, so that of two that differ likelihood decides alone."""
     assert guide is None
     for drawn in frame.pool.sets(setting["n"], frame.bench.cap, POOL):
         frame.replay(drawn)
