@@ -21,7 +21,7 @@ from ablate.compose import Plan, conf_dir, default_choices, enter_working_direct
 from ablate.config import Config, validate
 from ablate.launch import start_others
 from ablate.schema import nearest
-from ablate.sweep import sweep
+from ablate.sweeps.jobs import sweep
 from ablate.types import UserError
 
 OPTIONS = {

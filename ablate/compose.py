@@ -34,7 +34,7 @@ from ablate.config import Config, validate
 from ablate.ledger import UNITS
 from ablate.machine import cores
 from ablate.schema import keys, nearest, one_line, unknown_key
-from ablate.study_sweeper import StudySweeper
+from ablate.tuning.sweeper import StudySweeper
 from ablate.types import UserError
 
 EXTRAS = {

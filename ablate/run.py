@@ -21,14 +21,14 @@ from omegaconf import OmegaConf
 from ablate import __version__, ranks, runtime
 from ablate import config as configuration
 from ablate.checkpoint import disk, latest, load_state, load_tensors
-from ablate.checks import check_budget, check_model, check_problems, check_task
 from ablate.experiments import ASIDE
 from ablate.ledger import UNITS, Account, Ledger
-from ablate.owner import NAME as OWNER
-from ablate.owner import Busy, Lock, Lost, owned, owner
 from ablate.randomness import hash64
 from ablate.record import Record, Unrecorded, check_format, read_json, read_jsonl, status
+from ablate.refusals import check_budget, check_model, check_problems, check_task
 from ablate.strategy import AXES, Strategy
+from ablate.sweeps.owner import NAME as OWNER
+from ablate.sweeps.owner import Busy, Lock, Lost, owned, owner
 from ablate.tasks.streams import permuted
 from ablate.types import Group, Task, UserError
 
@@ -363,7 +363,7 @@ def _mirror(config: Config, folder: Path) -> Any:
     """The thread that mirrors the record in MLflow, or None."""
     if not config.tracking.enabled:
         return None
-    from ablate.mirror import Mirror, initialise_store, resolve_uri
+    from ablate.tracking.mirror import Mirror, initialise_store, resolve_uri
 
     uri = resolve_uri(config.tracking.uri, Path(config.paths.results))
     initialise_store(uri)

@@ -22,13 +22,13 @@ from typing import Any, Literal
 
 from ablate.command import exit_code
 from ablate.experiments import check_experiment, no_runs, run_folders
-from ablate.mlflow_push import notes
-from ablate.mlflow_store import where_to_look
-from ablate.owner import alive, owner
-from ablate.planned import plans
 from ablate.progress import clock
 from ablate.record import check_format, primary, read_json, status
+from ablate.sweeps.owner import alive, owner
+from ablate.sweeps.planned import plans
 from ablate.text import table
+from ablate.tracking.push import notes
+from ablate.tracking.store import where_to_look
 from ablate.types import UserError
 
 ROWS = 40  # printed without --all

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablate.mirror import mlflow_hint, push, resolve_uri
+from ablate.tracking.mirror import mlflow_hint, push, resolve_uri
 from ablate.types import UserError
 
 DEADLINE = 600.0  # seconds for one run

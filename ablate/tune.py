@@ -22,9 +22,9 @@ from ablate.command import exit_code
 from ablate.record import atomic_write
 from ablate.report.contrasts import CELL_OF, CELLS, PLACEBOS
 from ablate.schema import unknown_key
-from ablate.studies import STORAGE, as_json, draw
 from ablate.text import table
-from ablate.trials import COSTS, Trial, load
+from ablate.tuning.studies import STORAGE, as_json, draw
+from ablate.tuning.trials import COSTS, Trial, load
 from ablate.types import UserError
 
 HELP = """\

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 
-from ablate.mirror import initialise_store
-from ablate.mlflow_store import connect
 from ablate.record import Record
+from ablate.tracking.mirror import initialise_store
+from ablate.tracking.store import connect
 
 EXPERIMENT = "trial"
 CONFIG = {

@@ -10,9 +10,9 @@ import pytest
 from mirroring import Server
 from sweeping import computed, end, runs, start
 
-from ablate.mlflow_store import connect
 from ablate.record import read_jsonl
 from ablate.sync import main as sync
+from ablate.tracking.store import connect
 
 SWEEP = ["strategy=guess_check,learn_to_correct", "seed=0,1,2,3", "hydra/launcher=joblib"]
 SWEEP += ["hydra.launcher.n_jobs=2"]

@@ -10,7 +10,7 @@ from ablate.record import write_json
 from ablate.report.loading import load as reported
 from ablate.status import overview
 from ablate.testtime.runs import find
-from ablate.trials import load as tried
+from ablate.tuning.trials import load as tried
 from ablate.types import UserError
 
 

@@ -6,9 +6,9 @@ import time
 import pytest
 from mirroring import CONFIG, EXPERIMENT, Server, assert_mirrored, row, runs, start
 
-from ablate.mirror import Mirror
-from ablate.mlflow_store import connect
 from ablate.sync import main as sync
+from ablate.tracking.mirror import Mirror
+from ablate.tracking.store import connect
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablate.checks import check_budget, check_problems
 from ablate.config import build
 from ablate.plan import benchmark, power
 from ablate.plan.content import SCHEMA, Arm, Outline, Time, WarmStarts
@@ -18,6 +17,7 @@ from ablate.plan.design import Cell, Design, Run, design
 from ablate.plan.gpus import GPU
 from ablate.plan.records import Recorded, finished, this_machine
 from ablate.plan.speed import OWN, Clock, Recollection, described, from_benchmark, on_gpu, wall
+from ablate.refusals import check_budget, check_problems
 from ablate.report import contrasts
 from ablate.report.loading import BASES
 from ablate.report.verdict import LONGER

@@ -29,7 +29,7 @@ def target(experiment: Experiment, told: str | None) -> tuple[str, str] | None:
 
     told: a URI to use instead, or "none". Raises UserError if MLflow cannot use what was told.
     """
-    from ablate.mlflow_store import resolve_uri
+    from ablate.tracking.store import resolve_uri
 
     results = experiment.folder.resolve().parent  # the default store is found from where the runs are now
     tracked = [each for run in experiment.runs if (each := run.config.get("tracking") or {}).get("enabled")]
@@ -45,8 +45,8 @@ def target(experiment: Experiment, told: str | None) -> tuple[str, str] | None:
 def send(report: Report, folder: Path, uri: str, experiment: str) -> str:
     """Log what lies in the experiment's folder, and say in one line how it went. Nothing that happens to
     MLflow is raised."""
-    from ablate.mlflow_push import reason
-    from ablate.mlflow_store import where_to_look
+    from ablate.tracking.push import reason
+    from ablate.tracking.store import where_to_look
 
     try:
         return f"MLflow: {where_to_look(uri, [_send(report, folder, uri, experiment)])}"
@@ -58,8 +58,8 @@ def _send(report: Report, folder: Path, uri: str, experiment: str) -> tuple[str,
     """(experiment id, run id)"""
     from mlflow.entities import Metric, Param
 
-    from ablate.mlflow_push import PARAM_LENGTH, mlflow_name
-    from ablate.mlflow_store import connect, find_experiment, sqlite_path
+    from ablate.tracking.push import PARAM_LENGTH, mlflow_name
+    from ablate.tracking.store import connect, find_experiment, sqlite_path
 
     deadline = time.monotonic() + DEADLINE
     client = connect(uri)

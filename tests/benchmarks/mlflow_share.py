@@ -48,8 +48,8 @@ def calibrate(seconds):
 
 def one_run(folder, uri, steps, calls, every):
     """A synthetic run; returns (wall seconds, CPU seconds of the mirror, seconds to close, pushes)."""
-    from ablate.mirror import Mirror
     from ablate.record import Record, system_metrics
+    from ablate.tracking.mirror import Mirror
 
     begun = time.perf_counter()
     record = Record(folder)
@@ -87,7 +87,7 @@ def main():
     options = parser.parse_args()
     from mirroring import Server
 
-    from ablate.mirror import initialise_store
+    from ablate.tracking.mirror import initialise_store
 
     processes = multiprocessing.get_context("spawn")
     with processes.Pool(1, maxtasksperchild=1) as pool, tempfile.TemporaryDirectory() as scratch:

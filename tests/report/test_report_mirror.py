@@ -6,10 +6,10 @@ import time
 import pytest
 from synthetic_results import write_arms
 
-from ablate.mlflow_store import connect, initialise_store
 from ablate.report.__main__ import main
 from ablate.report.loading import load
 from ablate.report.mirror import target
+from ablate.tracking.store import connect, initialise_store
 from ablate.types import UserError
 
 OPEN = {"enabled": True, "uri": None, "experiment": "trial", "every_seconds": 10.0}

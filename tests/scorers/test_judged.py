@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from judging import USED, alternatives, body, reply, server, word_policy
 
-from ablate import check
+from ablate.check.__main__ import main
 from ablate.compose import compose
 from ablate.config import build
 from ablate.engines.hf import HFEngine
@@ -206,7 +206,7 @@ def test_the_check_prints_the_judges_errors_and_refuses_one_that_accepts_all(cap
     base = "ablate.tasks.countdown.Countdown"
     small = [f"task.base.{each}" for each in ("numbers=2", "largest=5", "ceiling=10")]
     with server(by_looks) as (url, _):
-        assert check.main(command(url, base, *small)) == 1
+        assert main(command(url, base, *small)) == 1
     first, *lines, last = capsys.readouterr().out.splitlines()
     assert first == "task=judge: ablate.scorers.judged.Judged" and last.startswith("1 of ")
     assert any("FAILED  answers of other problems are refused: all " in line for line in lines)
@@ -225,7 +225,7 @@ def by_number(handler, question, count):
 def test_the_check_of_problems_without_a_rule(capsys, monkeypatch, essays):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with server(by_number) as (url, _):
-        assert check.main(command(url, "ablate.tasks.written.Written", f"task.base.path={essays}")) == 0
+        assert main(command(url, "ablate.tasks.written.Written", f"task.base.path={essays}")) == 0
     out = capsys.readouterr().out
     assert "the judge's errors (not known: there is no rule to compare it with)" in out
     assert "problems have none" in out and "every property holds" in out

@@ -28,8 +28,8 @@ from omegaconf import OmegaConf
 
 from ablate.config import Config, run_folder, validate
 from ablate.record import status
-from ablate.studies import STORAGE, Proposal, Studies, alone, as_json, check, opened, optuna
-from ablate.trials import outcome, plain_settings
+from ablate.tuning.studies import STORAGE, Proposal, Studies, alone, as_json, check, opened, optuna
+from ablate.tuning.trials import outcome, plain_settings
 from ablate.types import UserError
 
 GRID = ("strategy", "seed")  # every value of these, whatever is searched
@@ -40,7 +40,7 @@ TUNED = "learner."  # what conf/tuned/ can hold by strategy
 class StudiesConf:
     """hydra.sweeper.*; limits: `studies.check`."""
 
-    _target_: str = "ablate.study_sweeper.StudySweeper"
+    _target_: str = "ablate.tuning.sweeper.StudySweeper"
     trials: int = 12  # of every strategy
     sampler: str = "tpe"  # or random
     sampler_seed: int = 0

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from sweeping import computed, end, runs, start
 
-from ablate import devices
 from ablate.compose import plan
 from ablate.record import read_json, read_jsonl
-from ablate.sweep import _gpus
+from ablate.sweeps import devices
+from ablate.sweeps.jobs import _gpus
 from ablate.types import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LAUNCHERS = {
     "joblib": ("joblib", ["hydra.launcher.n_jobs=2"]),
     "submitit_local": ("hydra_plugins.hydra_submitit_launcher", []),
@@ -133,7 +133,7 @@ def test_too_many_runs_for_the_gpus_are_refused(tmp_path, monkeypatch):
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from ablate import devices
+from ablate.sweeps import devices
 for _ in range(2):
     given = devices.take(Path(sys.argv[1]), ["4", "7", "4"])
     print(given, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)

@@ -13,7 +13,7 @@ from ablate.config import NOT_THE_RESULT
 from ablate.experiments import check_experiment, run_folders
 from ablate.record import primary, read_json, read_jsonl, status
 from ablate.schema import flat
-from ablate.studies import STORAGE
+from ablate.tuning.studies import STORAGE
 from ablate.types import UserError
 
 DIVERGED = "NonFiniteLoss"  # how a run's failure begins whose weights ran away: a trial, and a bad one
@@ -111,7 +111,7 @@ def load(folder: Path) -> list[Trial]:
 
 def _of_studies(folder: Path) -> list[Trial]:
     """Of Optuna's studies, in the order of their trials; a run that failed is one that lost."""
-    from ablate.studies import read
+    from ablate.tuning.studies import read
 
     studies = read(folder / STORAGE)
     ended = {name: sum(state != "running" for _, state, _ in trials) for name, trials in studies.items()}

@@ -15,9 +15,9 @@ import pytest
 from ablate.compose import compose
 from ablate.config import run_folder
 from ablate.record import read_json, read_jsonl, status
-from ablate.sweep_state import End, time_left
+from ablate.sweeps.state import End, time_left
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 OWN = """
 import os, time

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ablate import check
 from ablate.check import check_strategy
+from ablate.check.__main__ import main
 from ablate.compose import compose
 from ablate.types import Step, Trajectory
 from strategies.guess_check import Outcome, Sample
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STRATEGIES = sorted(path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml"))
 
 FINITE = "one finite advantage per step"
@@ -254,12 +254,12 @@ def test_a_broken_contract_is_named(guess_check, change, rules, words):
 
 
 def test_one_line_per_property_and_the_exit_code(capsys):
-    assert check.main(["strategy.source.n=3"]) == 0
+    assert main(["strategy.source.n=3"]) == 0
     first, *lines, last = capsys.readouterr().out.splitlines()
     assert "strategies.guess_check.Sample" in first and last == "every property holds"
     assert len(lines) > 12 and all(line.startswith("ok      ") for line in lines)
 
-    assert check.main(["strategy.credit._target_=test_check.Solver"]) == 1
+    assert main(["strategy.credit._target_=test_check.Solver"]) == 1
     out = capsys.readouterr().out.splitlines()
     assert len(out) == len(lines) + 2 and out[-1] == f"1 of {len(lines)} properties FAILED"
 
@@ -275,7 +275,7 @@ def test_one_line_per_property_and_the_exit_code(capsys):
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, message):
-    assert check.main(arguments) == 2
+    assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out.count("\n") <= 1 and len(err.splitlines()) == 1 and message in err
 
@@ -319,7 +319,7 @@ def test_the_guides_example_works(own):
 
 def test_with_the_model_that_a_run_would_start_from(own, capsys):
     """The verifier's own verdicts, the configured cap."""
-    assert check.main(["--start", "experiment=smoke", *SHORT, f"paths.cache={own / 'cache'}"]) == 0
+    assert main(["--start", "experiment=smoke", *SHORT, f"paths.cache={own / 'cache'}"]) == 0
     assert "every property holds" in capsys.readouterr().out
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ablate import config as configuration
-from ablate.checks import check_task
 from ablate.engines.base import Engine
 from ablate.engines.hf import HFEngine
 from ablate.lab import Laboratory
 from ablate.ledger import UNITS, Ledger
 from ablate.models.tiny import TinyModel
 from ablate.randomness import hash64
+from ablate.refusals import check_task
 from ablate.schema import one_line
 from ablate.strategy import AXES, Strategy
 from ablate.types import (
@@ -78,7 +78,7 @@ class Setup:
             cap = min(config.sampling.cap, CAP)
             # the reference is another model: log-ratios to it are not zero, as in the middle of a run
             return Setup(config, task, small_policy(task, 0), lambda: small_policy(task, 1), cap, "drawn")
-        from ablate.checks import check_model
+        from ablate.refusals import check_model
         from ablate.run import load_policy
 
         model = configuration.build(config.model)

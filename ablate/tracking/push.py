@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.mlflow_store import address, connect, find_experiment, redact, sqlite_path
 from ablate.record import STREAMS, read_json, read_rows, status, write_json
+from ablate.tracking.store import address, connect, find_experiment, redact, sqlite_path
 from ablate.types import UserError
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Any
 
+from ablate.check.watched import Bench, Crash, Setup, Verdicts, places
 from ablate.engines.hf import HFEngine
 from ablate.ledger import BUDGETED, Ledger
 from ablate.schema import one_line
 from ablate.types import Group, Step, Trajectory
-from ablate.watched import Bench, Crash, Setup, Verdicts, places
 
 TOLERANCE = 1e-3  # of log-probabilities in float32
 LOW_PRECISION_TOLERANCE = 0.1  # in shorter formats, where a pass depends on what else is in it

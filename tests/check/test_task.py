@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ablate import check
-from ablate.task_contract import check_task
+from ablate.check import __main__ as command
+from ablate.check.__main__ import main
+from ablate.check.task import check_task
 from ablate.tasks.constraints import Constraints
 from ablate.tasks.countdown import Countdown
 from ablate.types import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PASS = "right answers pass (heldout)"
 OTHERS = "answers of other problems are refused"
 ODD = "odd texts raise nothing, and an empty one does not pass"
@@ -29,7 +30,7 @@ def failed(task, again=None):
 
 @pytest.mark.parametrize("task", ["countdown", "chain", "constraints"])
 def test_the_projects_own_tasks_are_sound(task, capsys):
-    assert check.main([f"task={task}"]) == 0
+    assert main([f"task={task}"]) == 0
     first, *lines, last = capsys.readouterr().out.splitlines()
     assert first.startswith(f"task={task}: ablate.tasks.") and last == "every property holds"
     assert all(line.startswith("ok      ") for line in lines)
@@ -43,7 +44,7 @@ def test_every_problem_if_told(capsys, tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(json.dumps({"problem": f"{i}?", "answer": str(i)}) for i in range(900)))
     for options, count in (([], 200), (["--all"], 700)):
-        assert check.main(["task=math", f"task.path={path}", *options]) == 0
+        assert main(["task=math", f"task.path={path}", *options]) == 0
         out = capsys.readouterr().out
         assert int(re.search(r"right answers pass \(train\) \((\d+) of", out)[1]) >= count
 
@@ -123,17 +124,17 @@ def test_an_unsound_task_is_named(make, rules, message):
 
 
 def test_a_command_line_with_a_strategy_is_about_the_strategy(capsys, monkeypatch):
-    monkeypatch.setattr(check, "check_strategy", lambda config, start: [])
-    assert check.main(["strategy=guess_check", "task=chain", "task.links=2"]) == 0
+    monkeypatch.setattr(command, "check_strategy", lambda config, start: [])
+    assert main(["strategy=guess_check", "task=chain", "task.links=2"]) == 0
     assert capsys.readouterr().out.startswith("strategy=guess_check: ")
 
 
 @pytest.mark.parametrize("task", sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml")))
 def test_every_task_composes_and_says_which_model_it_needs(task, monkeypatch, tmp_path):
     """In one line, before anything is loaded or asked for."""
-    from ablate.checks import check_model
     from ablate.compose import compose
     from ablate.config import build
+    from ablate.refusals import check_model
 
     config = compose([f"task={task}"])
     built = build(config.task)

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.mlflow_push import PushResult, notes, push, reason
-from ablate.mlflow_store import (
+from ablate.tracking.push import PushResult, notes, push, reason
+from ablate.tracking.store import (
     connect,
     initialise_store,
     quieten,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from ablate.sweeps.owner import Busy, Lock
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -52,48 +54,12 @@ def take(folder: Path, places: Sequence[str]) -> str | None:
     global _given
     if _given is None:
         for slot, gpu in enumerate(places):
-            if _claim(folder / f"gpu-{slot}"):
+            place = folder / f"gpu-{slot}"
+            place.mkdir(exist_ok=True)
+            with suppress(Busy):
+                Lock(place).acquire()  # until this process ends
                 _given = gpu
                 break
     if _given is not None:
         os.environ[VISIBLE] = _given
     return _given
-
-
-def _claim(path: Path) -> bool:
-    import psutil
-
-    me = [os.getpid(), psutil.Process().create_time()]
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(me))
-    try:
-        for _ in range(2):
-            try:
-                os.link(draft, path)
-                return True
-            except FileExistsError:
-                if not _bury(path):
-                    return False
-        return False
-    finally:
-        draft.unlink()
-
-
-def _bury(path: Path) -> bool:
-    """Remove a dead worker's claim; False if it is not dead, or another one was quicker."""
-    import psutil
-
-    try:
-        process, started = json.loads(path.read_text())
-        if abs(psutil.Process(process).create_time() - started) < 2.0:
-            return False
-    except FileNotFoundError:
-        return True
-    except psutil.NoSuchProcess:
-        grave = path.with_name(f"{path.name}.of-{process}-{started:.0f}")
-        try:
-            os.link(path, grave)  # only one may bury it
-        except (FileExistsError, FileNotFoundError):
-            return False
-        path.unlink()
-    return True

@@ -11,7 +11,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
-from ablate.contract import Finding
+from ablate.check.properties import Finding
 from ablate.ledger import Ledger
 from ablate.schema import one_line
 from ablate.types import JudgeModel, Problem, Task, UserError, Verdict

@@ -19,9 +19,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mirroring import EXPERIMENT, assert_mirrored, expected, row, runs, start, stored
 
-from ablate.mirror import Mirror, initialise_store, mlflow_hint, push, quieten, resolve_uri
-from ablate.mlflow_push import mlflow_name
-from ablate.mlflow_store import _migrate, _revision, connect
+from ablate.tracking.mirror import Mirror, initialise_store, mlflow_hint, push, quieten, resolve_uri
+from ablate.tracking.push import mlflow_name
+from ablate.tracking.store import _migrate, _revision, connect
 from ablate.types import UserError
 
 quieten()
@@ -165,7 +165,7 @@ def test_runs_that_vanish_from_mlflow(tmp_path, uri):
 
 PUSHER = """
 import pathlib, sys
-from ablate.mirror import push
+from ablate.tracking.mirror import push
 result = push(pathlib.Path(sys.argv[1]), sys.argv[2], "trial", 60)
 sys.exit(result.error)
 """
@@ -328,7 +328,7 @@ def test_a_dead_server_costs_the_run_nothing(tmp_path, kind):
 
 SILENT = """
 import pathlib, sys, warnings, logging
-from ablate.mirror import Mirror, quieten
+from ablate.tracking.mirror import Mirror, quieten
 quieten()
 import mlflow
 from ablate.record import Record

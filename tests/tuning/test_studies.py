@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ablate import studies, sweep, tune
+from ablate import tune
 from ablate.cli import main
 from ablate.compose import compose
 from ablate.config import run_folder, validate
 from ablate.record import Record
-from ablate.trials import load
+from ablate.sweeps import jobs
+from ablate.tuning import studies
+from ablate.tuning.trials import load
 
 BEST = {"guess_check": 4e-4, "mcts": 2e-3}  # learning rates
 
@@ -39,7 +41,7 @@ def runs(monkeypatch):
     def run(cfg, *rest):
         config = validate(cfg)
         folder = run_folder(config)
-        if sweep.status(folder) == "finished":
+        if jobs.status(folder) == "finished":
             return "known", "", folder
         record = Record(folder)
         record.write_config(OmegaConf.to_container(config))
@@ -60,7 +62,7 @@ def runs(monkeypatch):
         record.close()
         return "finished", "", folder
 
-    monkeypatch.setattr(sweep, "_run", run)
+    monkeypatch.setattr(jobs, "_run", run)
     return done
 
 

@@ -3,7 +3,7 @@
     sweep.json        the process that the user started, how many runs, which keys vary, the GPUs
     run-<number>      the process that does a run, while it does
     end-<number>.json what became of a run
-    gpu-<slot>        the process that a GPU is given to
+    gpu-<slot>/       the process that a GPU is given to
     stop              exists: no further run begins, and those that run stop with a checkpoint
 
 Workers may be on other hosts, as long as these see the cache. The process that the user started tells of
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,10 +26,10 @@ from statistics import fmean
 from typing import Any, Literal
 
 from ablate.progress import clock
+from ablate.sweeps.owner import Owner, alive, this_process
 from ablate.types import UserError
 
 LOOK = 0.5  # seconds between looks at the folder
-SILENT = 60.0  # seconds without a sign of life after which a worker on another host is taken for dead
 
 # known: finished before; elsewhere: another process is at work on it
 State = Literal["finished", "known", "failed", "stopped", "elsewhere"]
@@ -79,7 +79,7 @@ class Sweep:
         starts a job again that it had stopped."""
         again = (self.folder / f"run-{number}").exists() or (self.folder / f"end-{number}.json").exists()
         (self.folder / f"end-{number}.json").unlink(missing_ok=True)
-        self._write(f"run-{number}", [socket.gethostname(), os.getpid(), run])
+        self._write(f"run-{number}", {"run": run, "owner": asdict(this_process())})
         return again
 
     def alive(self, number: str) -> None:
@@ -105,10 +105,11 @@ class Sweep:
         found = {}
         for path in sorted(self.folder.glob("run-*")):
             try:
-                host, process, run = json.loads(path.read_text())
-                found[path.name.removeprefix("run-")] = run, _alive(host, process, path)
-            except (FileNotFoundError, ValueError):  # just ended, or about to begin
+                held = json.loads(path.read_text())
+            except FileNotFoundError:  # just ended
                 continue
+            living = alive(Owner(**held["owner"]), path)
+            found[path.name.removeprefix("run-")] = held["run"], living
         return found
 
     def clear(self) -> None:
@@ -116,6 +117,8 @@ class Sweep:
         for path in self.folder.iterdir():
             if path.is_file():
                 path.unlink()
+            elif path.name.startswith("gpu-"):
+                shutil.rmtree(path)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -172,14 +175,3 @@ def time_left(ends: list[End], running: int, runs: int | None) -> str:
     if not runs or not seconds or len(ends) >= runs:
         return ""
     return f"about {clock(fmean(seconds) * (runs - len(ends)) / max(1, running))} left"
-
-
-def _alive(host: str, process: int, path: Path) -> bool:
-    if host != socket.gethostname():
-        return time.time() - path.stat().st_mtime < SILENT
-    import psutil
-
-    try:
-        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
