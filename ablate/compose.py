@@ -32,8 +32,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ablate.config import Config, validate
 from ablate.ledger import UNITS
-from ablate.machine import cores
+from ablate.machine import side_by_side
 from ablate.schema import keys, nearest, one_line, unknown_key
+from ablate.sweeps import devices
 from ablate.tuning.sweeper import StudySweeper
 from ablate.types import UserError
 
@@ -64,7 +65,7 @@ class Plan:
     count: int | None = 1  # of a sweep's runs; None if only its sweeper knows
     launcher: str = "basic"  # who starts a sweep's runs
     sweeper: str = "basic"  # which values a sweep takes: all of them (basic), or what it chooses as it goes
-    jobs: int = 1  # runs at a time, as far as the launcher's settings tell
+    jobs: int = 1  # runs at a time, as far as the launcher's settings tell, or the machine has room for
     known: dict[tuple[str, ...], _Composed] = field(default_factory=dict)  # without the seed -> checked
 
 
@@ -129,7 +130,8 @@ def plan(arguments: Sequence[str], multirun: bool = False) -> Plan:
         sweeper = composed.hydra.runtime.choices["hydra/sweeper"]
         launcher, launched_by = composed.hydra.launcher, composed.hydra.runtime.choices["hydra/launcher"]
         jobs = int(launcher.get("n_jobs") or launcher.get("array_parallelism") or 1)
-    jobs = jobs if jobs > 0 else max(1, cores() + 1 + jobs)  # joblib: -1 is every core
+    if jobs < 0:  # joblib: as many as there is room for
+        jobs = len(devices.places(config)) or side_by_side(jobs)
     counts = {  # a later override of a key replaces an earlier one
         each.key_or_group: None if isinstance(each.value(), IntervalSweep) else len(values)
         for each, values in zip(overrides, choices, strict=True)

@@ -26,6 +26,7 @@ LIBRARIES = (
     "mlflow",
 )
 GIB = 2**30
+RUN_GIB = 2.0  # memory for a run of the default (1.2 in use), libraries included
 
 
 def _command() -> list[str]:
@@ -91,6 +92,15 @@ def system_metrics() -> dict[str, float]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def side_by_side(jobs: int = -1) -> int:
+    """How many runs of the default's size this machine takes at a time: one a core as far as memory goes,
+    RUN_GIB for each. jobs: as joblib counts them, -1 for every core, -2 for all but one."""
+    import psutil
+
+    fits = int(psutil.virtual_memory().total / GIB / RUN_GIB)
+    return max(1, min(cores() + 1 + jobs, fits))
 
 
 def cpu_model() -> str:

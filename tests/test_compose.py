@@ -2,13 +2,15 @@
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from omegaconf.errors import ReadonlyConfigError
 
+from ablate import machine
 from ablate.compose import compose, plan, runs
 from ablate.config import build, run_folder
-from ablate.machine import cores
 from ablate.types import UserError
 
 
@@ -121,10 +123,25 @@ def test_values_that_follow_the_seed_follow_it():
 
 @pytest.mark.parametrize(
     ("lines", "jobs"),
-    [(["experiment=suspects"], 2), ([], 1), (["experiment=suspects", "hydra.launcher.n_jobs=-1"], cores())],
+    [
+        ([], 1),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"], 3),
+        (["experiment=suspects"], 5),  # of six cores, what memory allows
+        (["experiment=suspects", "hydra.launcher.n_jobs=-3"], 4),
+        (["experiment=suspects", "hydra/launcher=basic"], 1),  # any launcher goes with any experiment
+    ],
 )
-def test_how_many_runs_a_launcher_takes_at_a_time(lines, jobs):
+def test_how_many_runs_a_launcher_takes_at_a_time(lines, jobs, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(machine, "cores", lambda: 6)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=11 * 2**30))
     assert plan(lines, multirun=True).jobs == jobs
+
+
+def test_with_gpus_there_is_a_run_for_each_place(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert plan(["experiment=suspects"], multirun=True).jobs == 2
+    assert plan(["experiment=suspects", "runs_per_gpu=3"], multirun=True).jobs == 6
 
 
 def test_runs_that_a_sweeper_chooses_cannot_be_listed():

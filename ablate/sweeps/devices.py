@@ -8,8 +8,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablate.sweeps.owner import Busy, Lock
+
+if TYPE_CHECKING:
+    from ablate.config import Config
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -39,6 +43,13 @@ def visible(environment: Mapping[str, str]) -> list[str]:
     except (OSError, subprocess.SubprocessError):  # a driver that does not answer: torch will say so
         return []
     return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+
+
+def places(config: Config) -> list[str]:
+    """One entry per run that may be at work at a time on this machine's GPUs; none where a run wants none."""
+    if config.model.get("device") == "cpu":
+        return []
+    return slots(visible(os.environ), config.runs_per_gpu)
 
 
 def slots(gpus: Sequence[str], runs_per_gpu: int) -> list[str]:

@@ -55,6 +55,9 @@ def sweep(checked: Plan, launch: Launch) -> int:
     state = Sweep(folder)
     state.create({"runs": checked.count, "varied": checked.varied, "gpus": gpus})
     where = QuotedString(str(folder.resolve()), Quote.single).with_quotes()
+    settings = [f"hydra.sweep.dir={where}"]
+    if checked.launcher == "joblib":  # the number that was checked: joblib knows neither memory nor GPUs
+        settings.append(f"hydra.launcher.n_jobs={checked.jobs}")
     try:
         listed = named_runs(checked) if checked.count is not None else []
         plans = declare(listed, checked.config, checked.varied)
@@ -63,7 +66,7 @@ def sweep(checked: Plan, launch: Launch) -> int:
             warnings.filterwarnings(
                 "ignore", message="A worker stopped while some jobs", category=UserWarning
             )
-            launch(job, ["--multirun", *checked.overrides, f"hydra.sweep.dir={where}"])
+            launch(job, ["--multirun", *checked.overrides, *settings])
     except Exception as error:
         # a launcher whose workers were killed says so in its own way; the runs tell which
         if isinstance(error, UserError) or not (state.stopped or state.running()):
@@ -108,12 +111,12 @@ def _close(ends: list[End], going_on: list[str], stopped: bool, resume: bool) ->
 def _gpus(checked: Plan) -> list[str]:
     """A GPU for each run that joblib has at work at a time, none where there is none. Raises UserError if
     there are too few."""
-    if checked.launcher != "joblib" or checked.config.model.get("device") == "cpu":
+    if checked.launcher != "joblib":
         return []
-    gpus, each = devices.visible(os.environ), checked.config.runs_per_gpu
-    places = devices.slots(gpus, each)
+    places, each = devices.places(checked.config), checked.config.runs_per_gpu
     at_a_time = min(checked.jobs, checked.count or checked.jobs)
     if places and at_a_time > len(places):
+        gpus = set(places)
         fits = -(-at_a_time // len(gpus))
         raise UserError(
             f"hydra.launcher.n_jobs={checked.jobs} is more than {len(gpus)} visible GPUs take with "
