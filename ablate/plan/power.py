@@ -15,7 +15,7 @@ from typing import Any
 
 from ablate.plan.content import Contrast
 from ablate.report import contrasts
-from ablate.report.calibration import World, pooled
+from ablate.report.calibration.world import World, pooled
 from ablate.report.statistics import Components, chances, detectable, seeds_for
 from ablate.types import UserError
 
@@ -46,7 +46,7 @@ def assumed() -> Pilot:
 def pilot(folder: Path) -> Pilot:
     """From an experiment on disk. Raises UserError if nothing can be measured there."""
     from ablate.report.assemble import assemble
-    from ablate.report.calibration import MARGIN
+    from ablate.report.calibration.world import MARGIN
     from ablate.report.loading import load
 
     report = assemble(load(folder), MARGIN)

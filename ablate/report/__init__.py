@@ -25,5 +25,5 @@ figures      content -> figures
 answer_*     words, tables, charts and figures of length, test time and long training
 page         content and figures -> one HTML file
 mirror       all of it -> MLflow
-calibration  can the instrument be trusted? simulated experiments with a known truth
+calibration  can the instrument be trusted? (a room of its own)
 """

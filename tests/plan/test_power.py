@@ -7,7 +7,8 @@ import pytest
 from synthetic_results import write_arms
 
 from ablate.plan.power import Pilot, assumed, doubt, pilot, planned, power
-from ablate.report.calibration import World, simulate
+from ablate.report.calibration.fixed import simulate
+from ablate.report.calibration.world import World
 from ablate.report.statistics import (
     Components,
     chances,

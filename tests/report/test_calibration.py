@@ -4,7 +4,9 @@ ablate.report.calibration"""
 import numpy as np
 import pytest
 
-from ablate.report.calibration import EXPERIMENTS, World, main, table, to_text
+from ablate.report.calibration.__main__ import main
+from ablate.report.calibration.fixed import EXPERIMENTS, table, to_text
+from ablate.report.calibration.world import World, measured
 from ablate.report.loading import load
 from ablate.report.statistics import half_width, two_way
 
@@ -53,7 +55,7 @@ def test_false_verdicts_stay_rare_in_other_worlds(world):
 
 def test_variances_that_were_pooled_over_arms_would_not_do():
     """Why every contrast has its own: where one arm wavers, a common variance is too small for it."""
-    from ablate.report.calibration import simulate
+    from ablate.report.calibration.fixed import simulate
 
     world = World(problem=0.0, rest=0.001, uneven=3.0)
     error, a, c = simulate(world, 8, 2000, np.random.default_rng(3))
@@ -67,7 +69,7 @@ def test_variances_that_were_pooled_over_arms_would_not_do():
 
 def test_satterthwaites_degrees_of_freedom_would_not_do():
     """Why parts are weighed before they are counted."""
-    from ablate.report.calibration import simulate
+    from ablate.report.calibration.fixed import simulate
     from ablate.report.statistics import critical
 
     error, a, c = simulate(World(), 4, 2000, np.random.default_rng(4))
@@ -86,12 +88,12 @@ def test_the_table_says_what_it_measured(rows):
 def test_components_come_from_an_experiment_if_one_is_given(tmp_path, capsys, monkeypatch):
     from synthetic_results import write_arms
 
-    from ablate.report import calibration
+    from ablate.report.calibration import fixed
 
     folder = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.5}, range(4), wobble=0.05)
     assert load(folder).arms == ["guess_check", "mcts"]
-    world = calibration.measured(folder)
+    world = measured(folder)
     assert 0.01 < world.seed < 0.2 and sum(world.sizes) == 120
-    monkeypatch.setattr(calibration, "SEEDS", (4,))
+    monkeypatch.setattr(fixed, "SEEDS", (4,))
     assert main([str(tmp_path)]) == 2
     assert "experiments in it: arms" in capsys.readouterr().err

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ablate.report.calibration import EXPERIMENTS, World, main
-from ablate.report.calibration_looks import simulate, table
+from ablate.report.calibration.__main__ import main
+from ablate.report.calibration.fixed import EXPERIMENTS
+from ablate.report.calibration.sequential import simulate, table
+from ablate.report.calibration.world import World
 from ablate.report.looks import SPENDINGS, Looks
 from ablate.report.statistics import half_width
 
@@ -62,9 +64,9 @@ def test_looks_are_as_correlated_as_is_assumed():
 
 
 def test_the_command_takes_looks(capsys, monkeypatch):
-    from ablate.report import calibration_looks
+    from ablate.report.calibration import sequential
 
-    monkeypatch.setattr(calibration_looks, "EXPERIMENTS", 100)
+    monkeypatch.setattr(sequential, "EXPERIMENTS", 100)
     assert main(["looks=2,3"]) == 0
     out = capsys.readouterr().out
     assert "| 2, 3 | obrien fleming |" in out and "| 2, 3 | pocock |" in out and "| 3 | - |" in out

@@ -1,6 +1,6 @@
 """What simulation says of sequential experiments: `python -m ablate.report.calibration looks=4,8,12`
 
-The experiments are those of `calibration`; each is looked at after its first 4, 8 and 12 seeds with the
+The experiments are those of `fixed`; each is looked at after its first 4, 8 and 12 seeds with the
 intervals of `looks`, and stops when all of the family's verdicts are reached. One line per design, the fixed
 one with all seeds among them:
 
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablate.report.calibration import EXPERIMENTS, FAMILY, MARGIN, World, chunks, contrasts
+from ablate.report.calibration.fixed import EXPERIMENTS, FAMILY, chunks, contrasts
+from ablate.report.calibration.world import MARGIN, World
 from ablate.report.looks import Looks
 from ablate.report.statistics import half_width, two_way
 

@@ -1,8 +1,6 @@
-"""Can the instrument be trusted? `python -m ablate.report.calibration [results/<experiment>] [looks=4,8,12]`
+"""Simulated experiments of a fixed design, whose true effect is known, judged as real ones are.
 
-Thousands of experiments are simulated whose true effect is known, with the variance components of the given
-experiment or, without one, with those measured on the default task, and are judged as real ones are. One line
-per number of seeds:
+One line per number of seeds:
 
 - false: how often any of the family's verdicts is wrong, without an effect (harmful, helps or needed) and
   with one exactly at the margin (not needed, or an interval above the margin); at most 5 %; the two
@@ -11,54 +9,21 @@ per number of seeds:
 - width: the mean width of a single and of a simultaneous interval, over that with known variances;
 - power: chance of a verdict as predicted by `statistics.chances`, and as simulated: "not needed" without an
   effect and "helps" at twice the margin.
-
-With looks=4,8,12 it is sequential experiments that are simulated (`calibration_looks`).
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from ablate.report.content import Report
-from ablate.report.statistics import LEVEL, Components, chances, critical, half_width, two_way
-from ablate.types import UserError
+from ablate.report.calibration.world import MARGIN, World
+from ablate.report.statistics import LEVEL, chances, critical, half_width, two_way
 
 SEEDS = (2, 3, 4, 8, 12, 16)
 EXPERIMENTS = 4000
-MARGIN = 0.02
 FAMILY = 3
-
-
-@dataclass(frozen=True)
-class World:
-    """What makes the difference of two arms vary: standard deviations of its mean over all problems.
-
-    The defaults are of the default task: runs of one arm differ by .011 between seeds, so differences by
-    .011 x sqrt 2 if pairing removed nothing; with 8 samples an arm's mean has a sampling error of .0044, and
-    problems that arms find differently hard add .004 to .006 (measured at differences of 3 to 12 points).
-
-    sizes: problems per cluster; the default has the spread of the held-out multisets (1,261 in 236). alike:
-    how much of the problems' part is shared within a cluster. tails: degrees of freedom of the seeds'
-    distribution (None: normal). uneven: one arm's seeds vary by this factor more than the others'.
-    """
-
-    seed: float = 0.011 * 2**0.5
-    problem: float = 0.004
-    rest: float = 0.0044 * 2**0.5
-    sizes: tuple[int, ...] = tuple(int(1.4 + 12.8 * ((k + 0.5) / 236) ** 1.87) for k in range(236))
-    alike: float = 0.5
-    tails: float | None = None
-    uneven: float = 1.0
-
-    @property
-    def components(self) -> Components:
-        """The same as variances."""
-        return Components(self.seed**2, self.problem**2, self.rest**2, len(self.sizes))
 
 
 @dataclass(frozen=True)
@@ -182,57 +147,3 @@ def to_text(world: World, rows: list[Row], experiments: int = EXPERIMENTS) -> st
         cells += [f"{100 * a:.0f} %, {100 * b:.0f} %" for a, b in (row.power_null, row.power_helps)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def measured(folder: Path) -> World:
-    """The components of an experiment. Raises UserError."""
-    from ablate.report.assemble import assemble
-    from ablate.report.loading import load
-
-    world = pooled(assemble(load(folder), MARGIN))
-    if world is None:
-        raise UserError(f"{folder} has no two arms with two seeds in common: nothing to measure")
-    return world
-
-
-def pooled(report: Report) -> World | None:
-    """The mean over an experiment's headline contrasts; None if none of them has two seeds."""
-    found = [
-        claim.effect.estimate.components
-        for claim in report.claims
-        if claim.effect is not None and claim.effect.estimate.components is not None
-    ]
-    if not found:
-        return None
-    means = [float(np.mean([getattr(each, name) for each in found])) for name in ("seed", "problem", "rest")]
-    seed, problem, rest = map(float, np.sqrt(means))
-    return World(seed, problem, rest, report.cluster_sizes)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    looks = [word.partition("=")[2] for word in words if word.startswith("looks=")]
-    folders = [word for word in words if not word.startswith("looks=")]
-    if len(folders) > 1 or len(looks) > 1 or any(word.startswith("-") for word in words):
-        asked = words in (["-h"], ["--help"])
-        print(__doc__, file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
-    try:
-        from ablate.report import calibration_looks
-        from ablate.report.looks import SPENDINGS, parse
-
-        planned = [parse(looks[0], spending) for spending in SPENDINGS] if looks else []
-        world = measured(Path(folders[0])) if folders else World()
-    except UserError as error:
-        print(f"ablate: {error}", file=sys.stderr)
-        return 2
-    if planned:
-        print(calibration_looks.to_text(world, calibration_looks.table(world, planned)), end="")
-    else:
-        print(to_text(world, table(world)), end="")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
