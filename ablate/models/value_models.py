@@ -188,13 +188,6 @@ class StepModel:
         prefix = f"{self._model.base_model_prefix}."
         weights = {name.removeprefix(prefix): w for name, w in policy.weights() if name.startswith(prefix)}
         self._model.base_model.load_state_dict(weights)
-        if lora:
-            self._model = lora.on(self._model, seed)
-            for name, weight in self._model.named_parameters():
-                if ".score." in name:
-                    weight.data, weight.requires_grad = weight.data.float(), True
-        self._model.to(policy.device)
-        self._cost = PassCost.of(self._model)
         self._cache: PrefixCache | None = None
         if keep:
             from ablate.models.prefix_cache import PrefixCache, can_share, most_kept
@@ -202,6 +195,13 @@ class StepModel:
             if can_share(self._model):
                 layers = config.get_text_config().num_hidden_layers
                 self._cache = PrefixCache(self._values, layers, most_kept(self._model))
+        if lora:
+            self._model = lora.on(self._model, seed)
+            for name, weight in self._model.named_parameters():
+                if ".score." in name:
+                    weight.data, weight.requires_grad = weight.data.float(), True
+        self._model.to(policy.device)
+        self._cost = PassCost.of(self._model)
 
     def forget(self) -> None:
         """Nothing has been read yet."""

@@ -73,14 +73,16 @@ def _main(argv: list[str]) -> int:
 
     from ablate.testtime.asked import PROMPT, check_prompt
     from ablate.testtime.guides import Fitting
-    from ablate.testtime.methods import METHODS, budgets, chosen, jobs
+    from ablate.testtime.methods import budgets, chosen, jobs
     from ablate.testtime.runs import SETS, find
 
     pairs = chosen(given.get("methods"))
     sizes = budgets(given["budgets"]) if "budgets" in given else None
     request = check_prompt(given.get("length_prompt", PROMPT))
     if "length_prompt" in given and ("length_prompt", None) not in pairs:
-        raise UserError("length_prompt= is a setting of methods=length_prompt, which is not asked for: add it")
+        raise UserError(
+            "length_prompt= is a setting of methods=length_prompt, which is not asked for: add it"
+        )
     if sizes is not None and all(name == "natural" for name, _ in pairs):
         raise UserError("budgets= is no setting of natural, whose ladder is of caps: leave it out")
     most, rollouts = _count(given, "problems", 200), _count(given, "rollouts", 1)

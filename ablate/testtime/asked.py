@@ -63,7 +63,8 @@ def _room(problems: Sequence[Problem], frame: Frame) -> int:
     """As far as the model has positions: the request takes some of them."""
     config = frame.bench.policy.model.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
-    return frame.longest if limit is None else min(frame.longest, limit - max(len(p.tokens) for p in problems))
+    most = max(len(problem.tokens) for problem in problems)
+    return frame.longest if limit is None else min(frame.longest, limit - most)
 
 
 def thought(answer: Trajectory, bench: Bench) -> int:
@@ -76,11 +77,13 @@ def thought(answer: Trajectory, bench: Bench) -> int:
     return next((i for i in starts if tokens[i : i + len(tag)] == tag), len(tokens))
 
 
-def followed(lengths: Sequence[Sequence[int]], ended: Sequence[Sequence[bool]], wanted: int) -> dict[str, float]:
+def followed(
+    lengths: Sequence[Sequence[int]], ended: Sequence[Sequence[bool]], wanted: int
+) -> dict[str, float]:
     """How well a request for at most `wanted` tokens was followed. lengths, ended: of answers, by repeat.
 
-    tokens: mean length, of answers that were cut off, too; ratio: of that to what was asked for; within: share
-    of answers that ended by then; ended: at all.
+    tokens: mean length, of answers that were cut off, too; ratio: of that to what was asked for; within:
+    share of answers that ended by then; ended: at all.
     """
     tokens = np.array(lengths, dtype=float)
     inside = np.array(ended) & (tokens <= wanted)

@@ -163,7 +163,7 @@ def jobs(
             extra = {"prompt": request}
             if max(ladder) > longest:
                 raise UserError(
-                    f"budgets={max(ladder)} asks for more tokens than an answer may have here: at most {longest}"
+                    f"budgets={max(ladder)} asks for more tokens than an answer may have: at most {longest}"
                 )
         settings = [setting for size in ladder for setting in method.settings(size, cap)]
         if name == "budget_forcing" and sizes is None:

@@ -47,7 +47,7 @@ def taught(model, steps=120):
             wanted = (12, 40)[i % 2]
             prompt = policy.prompt(f"{problem.prompt}\n{PROMPT.format(tokens=wanted)}")
             lines = f"{solution(problem).splitlines()[0]}\n" * (1 if wanted == 12 else 4)
-            answer = policy.encode(lines + solution(problem).splitlines()[1]) + (policy.eos,)
+            answer = (*policy.encode(lines + solution(problem).splitlines()[1]), policy.eos)
             rows.append(prompt + answer)
             labels.append((-100,) * len(prompt) + answer)
         width = max(map(len, rows))
@@ -89,7 +89,7 @@ def test_a_model_that_reads_the_request_follows_it_and_is_charged_for_it(model):
 def test_the_ladder_is_of_the_cap_and_what_does_not_fit_is_refused():
     found = [job.setting["ask"] for job in jobs([("length_prompt", None)], 128, 256, 1, None)]
     assert found == [32, 64, 128, 256]
-    with pytest.raises(UserError, match="budgets=300 asks for more tokens .* at most 256"):
+    with pytest.raises(UserError, match=r"budgets=300 asks for more tokens .* at most 256"):
         jobs([("length_prompt", None)], 128, 256, 1, (16, 300))
 
 
@@ -124,7 +124,9 @@ def test_thoughts_end_with_their_tag(model):
 def test_a_run_of_a_pretrained_model_from_the_command_to_the_page(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     add_task(tmp_path)
-    folder, _ = train(model, tmp_path / "results", "strategy=guess_check", "name=words", "evaluate.problems=10")
+    folder, _ = train(
+        model, tmp_path / "results", "strategy=guess_check", "name=words", "evaluate.problems=10"
+    )
     line = [str(folder.parent), "problems=6", "methods=majority,length_prompt,depth1", "budgets=2,20"]
     line += ["learned.problems=6", "learned.samples=2", "learned.epochs=1", "learned.head_steps=2"]
     assert main([*line, f"length_prompt={PROMPT}"]) == 0
