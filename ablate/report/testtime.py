@@ -59,9 +59,8 @@ FEWEST = 30  # problems of a difficulty class, for a statement of its own
 def named(kind: Kind) -> str:
     """`beam search, learned`"""
     method, guide = kind
-    asked, _, prompt = method.partition(":") if method.startswith("length_prompt:") else ("", "", "")
-    if asked:
-        return f"asked: {prompt}"
+    if method.startswith("length_prompt:"):
+        return f"asked: {' '.join(method.partition(':')[2].split())}"
     name = METHODS.get(method, method.replace("_", " "))
     return name if guide is None else f"{name}, {GUIDES.get(guide, guide)}"
 
