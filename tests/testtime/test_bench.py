@@ -147,12 +147,12 @@ def test_a_step_scorer_reads_what_it_is_charged_and_decides_as_without_a_cache(m
     predict, before = model.predict, model._cache.computed
     model.predict = lambda paths: [asked.extend(paths), predict(paths)][1]
     ((answers, costs, _),) = done(frame, method, guide, setting)
-    rows = {path.problem.tokens + path.completion for path in asked}
-    distinct = {row[: at + 1] for row in rows for at in range(len(row))}
+    rows = {(path.problem.id, path.problem.tokens + path.completion) for path in asked}
+    distinct = {(name, row[: at + 1]) for name, row in rows for at in range(len(row))}
     score = frame.bench.tally.accounts["score"]
     assert model._cache.computed - before == len(distinct) == score.processed
     cost = model._cost
-    flops = sum(2.0 * cost.linear + 4.0 * cost.attention * len(prefix) for prefix in distinct)
+    flops = sum(2.0 * cost.linear + 4.0 * cost.attention * len(prefix) for _, prefix in distinct)
     assert score.flops == pytest.approx(flops, rel=1e-12)
     model._cache = None  # every path is read from its beginning
     ((again, same, _),) = done(frame, method, guide, setting)
