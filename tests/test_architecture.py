@@ -96,6 +96,7 @@ MAY_LOAD_AT_IMPORT = {
     "ablate/learner.py": {"torch", "transformers", "trl"},
     "ablate/conduct.py": {"transformers"},
     "ablate/engines/kv_cache.py": {"torch", "transformers"},
+    "ablate/models/prefix_cache.py": {"torch", "transformers"},
 }
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ablate.ledger import Ledger
     from ablate.models.lora import LoRA
     from ablate.models.policy import Policy
+    from ablate.models.prefix_cache import PrefixCache
     from ablate.types import Trajectory
 
 IGNORE = -100.0  # label of positions that are not judged
@@ -151,7 +152,9 @@ class StepModel:
     transformers' Trainer.
 
     epochs, batch, lr: of every `fit`, AdamW with a linear decay. Prefixes of one answer share a pass.
-    keep: the cached convention counts a prefix once until `forget`, not once per `predict`.
+    keep: a prefix is read, and counted under the cached convention, once until `forget`, not once per
+    `predict`. Models whose attention cannot be told what to see (`prefix_cache.can_share`) are charged alike
+    but read it again, and so is what does not fit into `prefix_cache.KEPT`.
     lora: adapters to train beside the label's own weights, on a frozen copy in the policy's own type; None:
     all weights are trained, in float32.
     """
@@ -185,6 +188,13 @@ class StepModel:
         prefix = f"{self._model.base_model_prefix}."
         weights = {name.removeprefix(prefix): w for name, w in policy.weights() if name.startswith(prefix)}
         self._model.base_model.load_state_dict(weights)
+        self._cache: PrefixCache | None = None
+        if keep:
+            from ablate.models.prefix_cache import PrefixCache, can_share, most_kept
+
+            if can_share(self._model):
+                layers = config.get_text_config().num_hidden_layers
+                self._cache = PrefixCache(self._values, layers, most_kept(self._model))
         if lora:
             self._model = lora.on(self._model, seed)
             for name, weight in self._model.named_parameters():
@@ -197,6 +207,19 @@ class StepModel:
         """Nothing has been read yet."""
         if self._index is not None:
             self._index.clear()
+        if self._cache is not None:
+            self._cache.clear()
+
+    def _values(self, ids: Any, positions: Any, mask: Any, cache: Any) -> Any:
+        """Values at every position, (rows, width), float32."""
+        out = self._model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return out.logits.squeeze(-1).float().sigmoid()
 
     def predict(self, prefixes: Sequence[Trajectory]) -> list[float]:
         """Values in [0, 1]; prefixes of one another are read in one pass."""
@@ -204,19 +227,21 @@ class StepModel:
 
         rows = [_tokens(prefix) for prefix in prefixes]
         whole, owner = maximal(rows)
-        logits: list[Any] = [None] * len(whole)
-        self._model.eval()
-        with self._policy.precision(), torch.no_grad():
-            for batch in batches(whole):
-                ids = _padded([whole[i] for i in batch], self._policy.eos, self._policy.device)
-                out = self._model(input_ids=ids, use_cache=False).logits.squeeze(-1).float().sigmoid()
-                for i, row in zip(batch, out, strict=True):
-                    logits[i] = row.tolist()
         # without `keep` it is kept for a call: a resumed run pays the same
         index = PrefixIndex() if self._index is None else self._index
         for row in whole:
             self._ledger.charge_scoring("score", self._cost, (), row, heads=0, index=index)
-        return [logits[owner[row]][len(row) - 1] for row in rows]
+        self._model.eval()
+        with self._policy.precision(), torch.inference_mode():
+            if self._cache is not None:
+                named = [(prefix.problem.id, row) for prefix, row in zip(prefixes, rows, strict=True)]
+                return self._cache.read(named, self._policy.device)
+            values: list[Any] = [None] * len(whole)
+            for batch in batches(whole):
+                ids = _padded([whole[i] for i in batch], self._policy.eos, self._policy.device)
+                for i, row in zip(batch, self._values(ids, None, None, None), strict=True):
+                    values[i] = row.tolist()
+        return [values[owner[row]][len(row) - 1] for row in rows]
 
     def fit(self, prefixes: Sequence[Trajectory], targets: Sequence[float]) -> float:
         """Some epochs of transformers' Trainer on the cross-entropy with the targets; returns the loss of the
@@ -279,6 +304,7 @@ class StepModel:
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        self.forget()
         return losses[0]
 
     def state_dict(self) -> dict[str, Any]:
@@ -292,6 +318,7 @@ class StepModel:
         weights = dict(state)
         self._seed = int(weights.pop("seed"))
         self._model.load_state_dict(weights)
+        self.forget()
 
 
 def maximal(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], dict[tuple[int, ...], int]]:

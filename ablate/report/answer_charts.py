@@ -172,7 +172,8 @@ def methods(arm: ArmAtTest) -> Any:
         axes.set_xticks(ticks, [amount(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        name = METHODS.get(method, method.replace("_", " "))
+        known = METHODS.get(method) or METHODS.get(method.partition(":")[0])  # a prompt is no title
+        name = known or method.replace("_", " ")
         axes.set_title(short(name), fontsize=SMALL, color=colour("ink"), loc="left", pad=4)
         grid(axes, "y")
     figure.text(

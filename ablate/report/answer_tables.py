@@ -23,6 +23,8 @@ def tables(report: Report) -> Iterable[Table]:
     for each in report.testtime:
         yield _crossed(each)
         yield _cheapest(each)
+        yield _asked(each)
+        yield _without(each)
         yield _points(each)
 
 
@@ -86,6 +88,42 @@ def _winner(best: Best | None) -> str:
         return text
     many = len(best.equal) > MOST_NAMED
     return f"{text} (= {f'{len(best.equal)} others' if many else ' = '.join(best.equal)})"
+
+
+def _asked(found: SetAtTest) -> Table:
+    """Lengths that were asked for in the prompt."""
+    rows = []
+    for arm in found.arms:
+        for curve in arm.curves:
+            for each, accuracy in zip(curve.followed, curve.accuracy, strict=False):
+                if each is not None:
+                    rows.append(
+                        (
+                            arm_name(arm.arm, arm.times),
+                            curve.label,
+                            str(each.asked),
+                            f"{each.tokens:,.0f} ({each.ratio:.2f}x)",
+                            percent(each.within),
+                            percent(each.ended),
+                            percent(accuracy),
+                        )
+                    )
+    head = ("arm", "prompt", "tokens asked for", "tokens spent", "within (%)", "ended (%)", "accuracy (%)")
+    notes = (
+        "Answers to problems with a request for a length behind them, which nothing enforces. Tokens of an "
+        "answer, or of its thoughts where a tag ends them. Within: answers that ended by what was asked for.",
+    )
+    title = f"Asked for a length{TITLES[found.set]}"
+    return Table(_key("asked", found), title, head, tuple(rows), notes)
+
+
+def _without(found: SetAtTest) -> Table:
+    """What was left out."""
+    rows = tuple(
+        (each.label, each.arm, ", ".join(map(str, each.seeds)), each.reason) for each in found.without
+    )
+    title = f"Test-time methods left out{TITLES[found.set]}"
+    return Table(_key("without", found), title, ("method", "arm", "seeds", "why"), rows)
 
 
 def _points(found: SetAtTest) -> Table:

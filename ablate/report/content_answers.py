@@ -73,12 +73,25 @@ class LengthCurves:
 
 
 @dataclass(frozen=True)
+class Followed:
+    """What became of a request for at most `asked` tokens. tokens: mean length of an answer, or of its
+    thoughts where they end with a tag; ratio: of that to what was asked for; within: share of answers that
+    ended by then; ended: at all."""
+
+    asked: int
+    tokens: float
+    ratio: float
+    within: float
+    ended: float
+
+
+@dataclass(frozen=True)
 class MethodCurve:
     """One method at test time, means over an arm's runs at each setting, the cheapest first.
 
     oracle: an answer that knows the verdict was chosen: an upper bound. flops, tokens: per problem,
     everything that the method uses; accuracy_se: over seeds, or over problems if there is one. fit_flops:
-    spent once on its scorer, beside these.
+    spent once on its scorer, beside these. followed: where a length was asked for.
     """
 
     method: str
@@ -91,6 +104,7 @@ class MethodCurve:
     accuracy: tuple[float, ...]
     accuracy_se: tuple[float | None, ...]
     fit_flops: float
+    followed: tuple[Followed | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,16 @@ class Overtake:
 
 
 @dataclass(frozen=True)
+class Without:
+    """A method that runs of an arm could not have, and why."""
+
+    label: str
+    arm: str
+    seeds: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class ArmAtTest:
     """A trained arm at test time. times: its runs' budget as a multiple of the declared one."""
 
@@ -145,13 +169,14 @@ class ArmAtTest:
 @dataclass(frozen=True)
 class SetAtTest:
     """Accuracy against test-time compute on one set of problems ("heldout" or "hard"). strata: its difficulty
-    classes. over: as in `Reading`."""
+    classes. over: as in `Reading`. without: methods that were left out."""
 
     set: str
     problems: int
     strata: tuple[str, ...]
     over: str
     arms: tuple[ArmAtTest, ...]
+    without: tuple[Without, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ from ablate.report.wording import (
 )
 
 TESTED = ("traintest", "cheapest")  # tables with a section of their own, as are those of ...
-PLACED = ("design", "ladder", *TESTED)
+AT_TEST = ("asked", "without")
+PLACED = ("design", "ladder", *TESTED, *AT_TEST)
 WORDS, LONG = (
     ' class="words"',
     ' class="words long"',
@@ -104,6 +105,7 @@ def _sections(
     long = _text(answer_wording.lengths(report)) + drawn("natural", "slopes", "caps", "buckets")
     yield "natural", "Length and accuracy", long
     tested = _text([line for each in report.testtime for line in answer_wording.tested(each)])
+    tested += "".join(_table(table) for table in shown if table.key.startswith(AT_TEST))
     yield "testtime", "Test-time compute", tested + drawn("testtime", "points", "points-hard")
     crossed = "".join(_table(table) for table in shown if table.key.startswith(TESTED))
     yield "traintest", "Train x test", drawn("traintest") + crossed

@@ -7,6 +7,7 @@ majority vote by the same policy, paired by problem.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,11 +19,13 @@ from ablate.report import verdict
 from ablate.report.content_answers import (
     ArmAtTest,
     Best,
+    Followed,
     Gain,
     MethodCurve,
     Overtake,
     Reading,
     SetAtTest,
+    Without,
 )
 from ablate.report.readings import BOTH, PROBLEMS, reading
 from ablate.report.runs import NEAR, Experiment
@@ -41,6 +44,7 @@ METHODS = {
     "dvts": "DVTS",
     "rebase": "REBASE",
     "mcts": "MCTS",
+    "length_prompt": "asked for a length",
     "budget_forcing:stop": "stopped early",
     "budget_forcing:wait": "forced to go on",
     "revision:last": "revision, the last answer",
@@ -55,6 +59,8 @@ FEWEST = 30  # problems of a difficulty class, for a statement of its own
 def named(kind: Kind) -> str:
     """`beam search, learned`"""
     method, guide = kind
+    if method.startswith("length_prompt:"):
+        return f"asked: {' '.join(method.partition(':')[2].split())}"
     name = METHODS.get(method, method.replace("_", " "))
     return name if guide is None else f"{name}, {GUIDES.get(guide, guide)}"
 
@@ -147,14 +153,29 @@ def testtime(experiment: Experiment, files: TestFiles) -> tuple[SetAtTest, ...]:
     for each in SETS:
         answered = [run for run in files.answered if run.set == each]
         if answered:
-            found.append(_of_set(each, experiment, answered))
+            found.append(_of_set(each, experiment, answered, _without(files, answered)))
     return tuple(found)
 
 
 testtime.__test__ = False  # type: ignore[attr-defined]  # to pytest
 
 
-def _of_set(name: str, experiment: Experiment, answered: list[Answered]) -> SetAtTest:
+def _without(files: TestFiles, answered: Sequence[Answered]) -> tuple[Without, ...]:
+    """What these runs could not have, alike for all runs of an arm or told by seed."""
+    here = {run.run.folder.name for run in answered}
+    found: dict[tuple[Kind, str, str], list[int]] = {}
+    for run, kind, why in files.without:
+        if run.folder.name in here:
+            found.setdefault((kind, why, run.arm), []).append(run.seed)
+    return tuple(
+        Without(named(kind), arm, tuple(sorted(set(seeds))), why)
+        for (kind, why, arm), seeds in sorted(found.items(), key=lambda item: _place(item[0][0]))
+    )
+
+
+def _of_set(
+    name: str, experiment: Experiment, answered: list[Answered], without: tuple[Without, ...]
+) -> SetAtTest:
     common = np.array(sorted(set.intersection(*(set(run.problems) for run in answered))))
     arms = policies(experiment, [run.among(common) for run in answered])
     strata = arms[0].runs[0].strata
@@ -166,6 +187,7 @@ def _of_set(name: str, experiment: Experiment, answered: list[Answered]) -> SetA
         problems=len(common),
         strata=classes,
         over=BOTH if several else PROBLEMS,
+        without=without,
         arms=tuple(
             ArmAtTest(
                 arm=arm.arm,
@@ -212,7 +234,18 @@ def _curve(arm: Policies, kind: Kind, oracle: bool) -> MethodCurve:
         accuracy=tuple(float(each.mean()) for each in solved),
         accuracy_se=tuple(_error(each, arm.clusters) for each in solved),
         fit_flops=float(np.mean([settings[0].fit_flops for settings in shared])) if shared else 0.0,
+        followed=tuple(_followed(settings) for settings in shared),
     )
+
+
+def _followed(settings: Sequence[Setting]) -> Followed | None:
+    """Means over runs."""
+    each = [setting.followed for setting in settings if setting.followed is not None]
+    if not each:
+        return None
+    keys = ("tokens", "ratio", "within", "ended")
+    means = {key: float(np.mean([found[key] for found in each])) for key in keys}
+    return Followed(json.loads(settings[0].setting)["ask"], **means)
 
 
 def _error(solved: np.ndarray, clusters: np.ndarray) -> float | None:

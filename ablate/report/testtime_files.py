@@ -33,7 +33,8 @@ NATURAL = ("problem", "cluster", "stratum", "sample", "tokens", "ended", "right"
 
 @dataclass(frozen=True)
 class Setting:
-    """A method at one setting on one run. solved, flops: per problem, in the order of `Answered.problems`."""
+    """A method at one setting on one run. solved, flops: per problem, in the order of `Answered.problems`.
+    followed: where a length was asked for, how well it was kept to (`ablate.testtime.asked`)."""
 
     method: str
     guide: str | None
@@ -43,6 +44,7 @@ class Setting:
     fit_flops: float
     solved: np.ndarray
     flops: np.ndarray
+    followed: Mapping[str, float] | None = None
 
     @property
     def kind(self) -> tuple[str, str | None]:
@@ -73,13 +75,15 @@ class Answered:
 
 @dataclass
 class TestFiles:
-    """All that could be read. natural: (run, columns). left_out: (file, reason)."""
+    """All that could be read. natural: (run, columns). left_out: (file, reason). without: (run, kind, reason)
+    of methods that a run could not have."""
 
     __test__ = False  # to pytest
 
     answered: list[Answered] = field(default_factory=list)
     natural: list[tuple[Run, dict[str, np.ndarray]]] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    without: list[tuple[Run, tuple[str, str | None], str]] = field(default_factory=list)
 
 
 def read(experiment: Experiment) -> TestFiles:
@@ -90,6 +94,10 @@ def read(experiment: Experiment) -> TestFiles:
     _check_version(folder)
     runs = {run.folder.name: run for run in experiment.runs}
     points = _points(folder / "points.jsonl")
+    there = {(point["run"], point["method"], point["guide"]) for point in points}
+    for name, method, guide, why in read_json(folder / "meta.json").get("left_out", []):
+        if name in runs and (name, method, guide) not in there:
+            found.without.append((runs[name], (method, guide), why))
     for name in dict.fromkeys(str(point["run"]) for point in points):
         path = folder / f"{name}.parquet"
         if name not in runs:
@@ -191,6 +199,7 @@ def _answered(path: Path, run: Run, points: list[dict[str, Any]]) -> Iterator[An
                     fit_flops=float(point["fit_flops"]),
                     solved=columns["solved"][place].astype(float),
                     flops=columns["flops"][place].astype(float),
+                    followed=point.get("followed"),
                 )
             )
         clusters = names["cluster"][place]
@@ -217,6 +226,8 @@ def _text(setting: Any) -> str:
 def _variant(point: Mapping[str, Any]) -> str:
     """The method, and which of its forms: those that differ in more than how much they spend."""
     method, setting = str(point["method"]), point["setting"]
+    if method == "length_prompt":
+        return f"{method}:{setting['prompt']}"
     if method == "budget_forcing":
         return f"{method}:{next(iter(setting))}"
     return f"{method}:{setting['choose']}" if "choose" in setting else method

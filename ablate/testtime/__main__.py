@@ -27,15 +27,18 @@ usage: python -m ablate.testtime results/<experiment> [key=value ...]
   methods=natural,beam:learned,...   a method, or a method with its guide (default: a choice of them all)
        natural                       plain samples, cut at an eighth to four times the cap
        majority, budget_forcing, revision
+       length_prompt                 plain samples of models that read, asked for a length
        best_of_n                     :verifier (pass@n) :learned :value :monte_carlo :judge
        depth1, beam, dvts, rebase, mcts
                                      :learned :value :oracle :monte_carlo :judge
-  budgets=1,4,16       sizes instead of each method's own ladder: answers, next steps, simulations, markers
+  budgets=1,4,16       sizes instead of each method's own ladder: answers, next steps, simulations, markers,
+                       tokens that are asked for
   problems=200         of the run's evaluation split, spread evenly
   set=hard             those that a random attempt hits with a chance of at most .01 (see experiment=hard)
   seeds=0,1  arms=guess_check,mcts   only these runs
   rollouts=1           of monte_carlo, from every path
   marker="no \\n "      what makes the policy go on (default: the task's correction, else Wait)
+  length_prompt="Think for at most {tokens} tokens."   what asks, after the problem
   learned.problems=256 learned.samples=8 ...   what the fitted guides learn from: ablate/testtime/guides.py
   judge.who=local judge.path=<folder> ...      who judges: ablate/scorers/asking.py
   out=<folder>         instead of results/<experiment>/testtime
@@ -47,7 +50,7 @@ solved: what they find is an upper bound, and marked.
 """
 KEYS = (
     *("methods", "budgets", "problems", "set", "seeds", "arms", "rollouts", "marker", "out", "threads"),
-    *("learned", "judge"),
+    *("length_prompt", "learned", "judge"),
 )
 
 
@@ -68,13 +71,19 @@ def _main(argv: list[str]) -> int:
         raise UserError(f"one folder of an experiment expected, {len(folders)} given: results/<experiment>")
     given, nested = _given([word for word in argv if "=" in word])
 
+    from ablate.testtime.asked import PROMPT, check_prompt
     from ablate.testtime.guides import Fitting
-    from ablate.testtime.methods import METHODS, budgets, chosen, jobs
+    from ablate.testtime.methods import budgets, chosen, jobs
     from ablate.testtime.runs import SETS, find
 
     pairs = chosen(given.get("methods"))
     sizes = budgets(given["budgets"]) if "budgets" in given else None
-    if sizes is not None and not any(METHODS[name].sizes for name, _ in pairs):
+    request = check_prompt(given.get("length_prompt", PROMPT))
+    if "length_prompt" in given and ("length_prompt", None) not in pairs:
+        raise UserError(
+            "length_prompt= is a setting of methods=length_prompt, which is not asked for: add it"
+        )
+    if sizes is not None and all(name == "natural" for name, _ in pairs):
         raise UserError("budgets= is no setting of natural, whose ladder is of caps: leave it out")
     most, rollouts = _count(given, "problems", 200), _count(given, "rollouts", 1)
     which = given.get("set", "heldout")
@@ -92,7 +101,7 @@ def _main(argv: list[str]) -> int:
     runs, skipped = find(
         folder, _seeds(given.get("seeds")), given["arms"].split(",") if "arms" in given else None
     )
-    plans = []
+    plans, without = [], []
     for run in runs:
         run.marker(given.get("marker"))
         lacking = {pair: why for pair in pairs if (why := run.lacks(*pair, judge))}
@@ -101,21 +110,21 @@ def _main(argv: list[str]) -> int:
             asked = given["methods"].split(",")
             if guide is None or f"{name}:{guide}" in asked or len(lacking) == len(pairs):
                 raise UserError(f"{name}{f':{guide}' if guide else ''}: {why}")
-        skipped += [
-            (run.folder.name, f"{name}{f':{guide}' if guide else ''}: {why}")
-            for (name, guide), why in lacking.items()
-        ]
+        without += [(run.folder.name, *pair, why) for pair, why in lacking.items()]
         own = [pair for pair in pairs if pair not in lacking]
         count = len(run.problems(which, most))
-        plans.append((run, count, jobs(own, run.cap, run.longest(), rollouts, sizes)))
+        plans.append((run, count, jobs(own, run.cap, run.longest(), rollouts, sizes, request)))
+    skipped += [(run, f"{name}{f':{guide}' if guide else ''}: {why}") for run, name, guide, why in without]
     for name, why in skipped:
         print(f"left out: {name}: {why}", file=sys.stderr)
     out = Path(given.get("out", folder / "testtime"))
-    return _measure(plans, out, which, most, fitting, judge, given.get("marker"), _count(given, "threads", 1))
+    marker, threads = given.get("marker"), _count(given, "threads", 1)
+    return _measure(plans, without, out, which, most, fitting, judge, marker, threads)
 
 
 def _measure(
     plans: list[Any],
+    without: list[tuple[str, str, str | None, str]],
     out: Path,
     which: str,
     most: int,
@@ -141,7 +150,7 @@ def _measure(
         runtime.quiet_libraries()
         runtime.set_threads(threads)
         runtime.keep_memory()
-        store.begin({run.folder.name: run.policy for run, *_ in plans})
+        store.begin({run.folder.name: run.policy for run, *_ in plans}, without)
         total = sum(len(todo) for *_, todo in plans)
         bar, count, kept = Bar("testtime", total), 0, 0
         for run, problems, todo in plans:

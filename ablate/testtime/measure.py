@@ -11,6 +11,7 @@ import numpy as np
 
 from ablate.config import build
 from ablate.evaluate import clustered_se
+from ablate.testtime.asked import followed, thought
 from ablate.testtime.bench import Bench
 from ablate.testtime.frame import Frame
 from ablate.testtime.guides import (
@@ -35,7 +36,13 @@ class Measurement:
     """A run's policy at its bench, with the guides that were asked for so far."""
 
     def __init__(
-        self, run: Run, which: str, most: int, fitting: Fitting, judge: Any, marker: str | None
+        self,
+        run: Run,
+        which: str,
+        most: int,
+        fitting: Fitting,
+        judge: Any,
+        marker: str | None,
     ) -> None:
         self.run, self.which, self._fitting, self._judge = run, which, fitting, judge
         policy = run.load()
@@ -79,6 +86,7 @@ class Measurement:
         sums: dict[str, np.ndarray] = {}
         begun = time.perf_counter()
         compute: dict[str, np.ndarray] = {}
+        lengths, ended = [], []  # of answers that were asked for a length, by repeat
         for answers in METHODS[job.method].run(self.frame, guide, job.setting):
             costs = bench.costs()
             solved += self._judged(answers)
@@ -87,6 +95,9 @@ class Measurement:
             for purpose, flops in costs["compute"].items():
                 compute[purpose] = compute.get(purpose, 0.0) + flops
             repeats += 1
+            if "ask" in job.setting:
+                lengths.append([thought(answer, bench) for answer in answers])
+                ended.append([answer.completion[-1] in bench.policy.ends for answer in answers])
         columns = {
             **_names(problems),
             "solved": solved / repeats,
@@ -99,6 +110,7 @@ class Measurement:
             "compute": {purpose: float(flops.mean()) / repeats for purpose, flops in compute.items()},
             "fit_flops": 0.0 if guide is None else guide.fit_flops,
             "strata": _strata(columns),
+            **({"followed": followed(lengths, ended, job.setting["ask"])} if lengths else {}),
             "seconds": time.perf_counter() - begun,
         }
         return point, columns

@@ -8,6 +8,7 @@ from typing import Any
 
 from ablate.schema import nearest
 from ablate.testtime import guides as guiding
+from ablate.testtime.asked import PROMPT, SAMPLES, length_prompt
 from ablate.testtime.frame import Frame
 from ablate.testtime.guides import Guide
 from ablate.testtime.sampled import best_of_n, majority, natural
@@ -51,6 +52,7 @@ def _forced(size: int, cap: int) -> list[dict[str, Any]]:
 
 # of the cap: what `natural` is cut at and, below 1, where budget forcing stops an answer
 FRACTIONS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+ASKED = (0.25, 0.5, 1.0, 2.0)  # of the cap: lengths that are asked for
 NATURAL_SAMPLES = 8
 
 METHODS: dict[str, Method] = {
@@ -69,6 +71,9 @@ METHODS: dict[str, Method] = {
         lambda size, cap: [{"simulations": size, "width": BRANCH, "parallel": 4}],
         STEPWISE,
     ),
+    "length_prompt": Method(
+        length_prompt, "tokens asked for", (), lambda size, cap: [{"ask": size, "samples": SAMPLES}]
+    ),
     "budget_forcing": Method(budget_forcing, "markers", (1, 2, 4), _forced),
     "revision": Method(
         revision,
@@ -82,7 +87,8 @@ METHODS: dict[str, Method] = {
 DEFAULT = (
     *("natural", "majority", "best_of_n:verifier", "best_of_n:learned", "best_of_n:value"),
     *("depth1:learned", "depth1:oracle", "depth1:monte_carlo", "beam:learned", "beam:oracle"),
-    *("dvts:learned", "rebase:learned", "mcts:learned", "budget_forcing", "revision"),
+    *("dvts:learned", "rebase:learned", "mcts:learned", "length_prompt"),
+    *("budget_forcing", "revision"),
 )
 
 
@@ -137,18 +143,28 @@ def jobs(
     longest: int,
     rollouts: int,
     sizes: tuple[int, ...] | None,
+    request: str = PROMPT,
 ) -> list[Job]:
     """All settings of the methods, each ladder from cheap to dear. sizes: instead of the methods' own;
-    `natural`, whose ladder is of caps, keeps its own."""
+    `natural`, whose ladder is of caps, keeps its own. request: what asks for a length.
+
+    Raises UserError for sizes that a method cannot have."""
     out = []
     for name, guide in pairs:
         method = METHODS[name]
         ladder = sizes or method.sizes
-        if name == "natural":
-            ladder = tuple(b for f in FRACTIONS if 1 <= (b := int(f * cap)) <= longest)
+        if name == "natural" or (name == "length_prompt" and sizes is None):
+            fractions = FRACTIONS if name == "natural" else ASKED
+            ladder = tuple(b for f in fractions if 1 <= (b := int(f * cap)) <= longest)
         elif guide == "monte_carlo" and sizes is None:
             ladder = ladder[:1]  # every candidate costs a rollout
-        extra = {"rollouts": rollouts} if guide == "monte_carlo" else {}
+        extra: dict[str, Any] = {"rollouts": rollouts} if guide == "monte_carlo" else {}
+        if name == "length_prompt":
+            extra = {"prompt": request}
+            if max(ladder) > longest:
+                raise UserError(
+                    f"budgets={max(ladder)} asks for more tokens than an answer may have: at most {longest}"
+                )
         settings = [setting for size in ladder for setting in method.settings(size, cap)]
         if name == "budget_forcing" and sizes is None:
             settings = [{"stop": max(1, cap // 4)}, {"stop": max(1, cap // 2)}, *settings]

@@ -89,6 +89,11 @@ class Run:
                 "model=tiny reads no questions, so the policy cannot be its own judge; set judge.who=local "
                 "judge.path=<folder>, or judge.who=endpoint"
             )
+        if method == "length_prompt" and hasattr(self.model, "untrained"):
+            return (
+                "model=tiny knows only the words of its task, so no prompt can ask it for a length; nearest: "
+                "budget_forcing"
+            )
         if method in ("budget_forcing", "revision") and self.marker(None) is None:
             return f"task={self.task.name} has no correction marker, and its model no word {WAIT!r}"
         return None

@@ -1,7 +1,8 @@
 """The results of `python -m ablate.testtime`, kept row by row as they are done.
 
     results/<experiment>/testtime/
-      meta.json                 {"version": 1, "revision": ..., "command": ...}: of the last call
+      meta.json                 {"version": 1, "revision": ..., "command": ...}: of the last call; "left_out":
+                                [run, method, guide, why] of what a run could not have, in any call
       points.jsonl              one row per run, method and setting
       <run>.parquet             the same per problem: set, method, guide, setting (JSON), problem, cluster,
                                 stratum, solved (mean over repeats), tokens, flops
@@ -16,11 +17,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ablate.machine import start_facts
-from ablate.record import atomic_write, read_jsonl, write_json
+from ablate.record import atomic_write, read_json, read_jsonl, write_json
 from ablate.types import UserError
 
 VERSION = 1
@@ -43,14 +45,25 @@ class Store:
         self.folder = folder
         self._points = read_jsonl(folder / "points.jsonl")
 
-    def begin(self, current: dict[str, str]) -> None:
-        """Note who writes. current: the hash of every run's policy; rows of an earlier one are dropped."""
+    def begin(
+        self, current: dict[str, str], without: Sequence[tuple[str, str, str | None, str]] = ()
+    ) -> None:
+        """Note who writes. current: the hash of every run's policy; rows of an earlier one are dropped.
+        without: run, method and guide of what a run cannot have, and why."""
         facts = start_facts(())
         git = facts.get("git") or {}
         command = facts.get("command")
+        known = self.folder / "meta.json"
+        earlier = read_json(known).get("left_out", []) if known.exists() else []
+        left_out = {(run, method, guide): why for run, method, guide, why in (*earlier, *without)}
         write_json(
-            self.folder / "meta.json",
-            {"version": VERSION, "revision": git.get("revision"), "command": command},
+            known,
+            {
+                "version": VERSION,
+                "revision": git.get("revision"),
+                "command": command,
+                "left_out": [[*what, why] for what, why in left_out.items()],
+            },
         )
         self._points = [
             row for row in self._points if current.get(row["run"], row["policy"]) == row["policy"]

@@ -4,8 +4,8 @@
 
 The default model (warm-started once, cached), or the first run of an experiment, on held-out problems, guided
 by a step scorer and by the exact oracle, both sides in one process and in turn, on one thread. Problems per
-second and their ratio per round; the same answers on both sides, up to draws that the last bits of a pass
-decide.
+second of processor time, which other work on the machine moves less than the clock, and their ratio per
+round; the same answers on both sides, up to draws that the last bits of a pass decide.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def main() -> None:
     guides = {"learned": fit("learned", bench, examples(bench, fitting), fitting), "oracle": OracleGuide()}
 
     def searched(batches, guide):
-        """Seconds, and the answers."""
-        begun, answers = time.perf_counter(), []
+        """Processor seconds, and the answers."""
+        begun, answers = time.process_time(), []
         for batch in batches:
             frame = Frame(bench, batch, config.sampling.cap, ())
             answers += [answer.completion for found in beam(frame, guide, SETTING) for answer in found]
-        return time.perf_counter() - begun, answers
+        return time.process_time() - begun, answers
 
     for name, guide in guides.items():
         together, alone, ratios, same = [], [], [], 0

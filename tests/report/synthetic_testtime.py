@@ -28,6 +28,8 @@ METHODS = [
     ("revision:majority", None, False, 1.1, 5, 0.01, 0.0),
     ("natural", None, False, 1, 1, 0.0, 0.0),
 ]
+PROMPT = "<|{tokens}|>"  # a token of the model's own that asks for a length
+FOLLOWED = {"tokens": 24.0, "ratio": 1.5, "within": 0.25, "ended": 0.9}
 NAMES = [f"p{i:03d}" for i in range(PROBLEMS)]
 CLUSTER = [f"c{i % CLUSTERS}" for i in range(PROBLEMS)]
 STRATUM = [STRATA[i % 3] for i in range(PROBLEMS)]
@@ -63,6 +65,8 @@ def write_testtime(
             setting = {"n": 2**j, "c": 1.5} if j % 2 else {"c": 1.5, "n": 2**j}
             if form:
                 setting = {"wait": 2**j} if form == "wait" else {"answers": 2**j, "choose": form}
+            if form == "ask":
+                setting = {"ask": 16 * 2**j, "samples": 4, "prompt": PROMPT}
             points.append(
                 {
                     "run": run,
@@ -82,6 +86,7 @@ def write_testtime(
                     "compute": {"rollout": float(flops.mean())},
                     "fit_flops": 3e10 if guide == "learned" else 0.0,
                     "strata": {},
+                    **({"followed": FOLLOWED} if form == "ask" else {}),
                 }
             )
             rows += [

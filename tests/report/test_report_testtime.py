@@ -5,11 +5,21 @@ import json
 import numpy as np
 import pytest
 from synthetic_results import BUDGET, PROBLEMS, curve, write_run
-from synthetic_testtime import METHODS, ONE, natural, write_meta, write_natural, write_testtime
+from synthetic_testtime import (
+    FOLLOWED,
+    METHODS,
+    ONE,
+    PROMPT,
+    natural,
+    write_meta,
+    write_natural,
+    write_testtime,
+)
 
 from ablate.report.assemble import assemble
 from ablate.report.loading import load
 from ablate.report.markdown import to_markdown
+from ablate.report.page import to_html
 from ablate.report.testtime import Path, named
 from ablate.report.testtime_files import Setting, read
 from ablate.types import UserError
@@ -133,6 +143,47 @@ def test_a_longer_run_is_told_apart_and_the_hard_set_stands_by_itself(tmp_path):
     assert [(each.set, each.arms[0].times) for each in report.testtime] == [("heldout", 1.0), ("hard", 4.0)]
     text = to_markdown(report)
     assert "guess_check (4x budget)" in text and "## Train x test (hard set)" in text
+
+
+def section(text, title):
+    return text.partition(f"## {title}")[2].partition("\n## ")[0]
+
+
+def test_what_a_run_cannot_have_is_said_with_the_reason(tmp_path):
+    root = write(tmp_path / "x", ["guess_check", "mcts"], [0, 1])
+    names = {run.arm: [] for run in load(root).runs}
+    for run in load(root).runs:
+        names[run.arm].append(run.folder.name)
+    why = "task=mine has no step oracle; nearest: beam:monte_carlo"
+    left = [[name, "beam", "oracle", why] for name in names["guess_check"]]
+    left += [[names["mcts"][1], "rebase", "judge", "nobody to ask"], ["stranger-s0-1", "dvts", "oracle", why]]
+    left += [[names["mcts"][0], "beam", "learned", "it could not at first"]]  # and has rows since
+    meta = root / "testtime" / "meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "left_out": left}))
+    report = assemble(load(root), 0.02)
+    (found,) = report.testtime
+    assert [(each.label, each.arm, each.seeds, each.reason) for each in found.without] == [
+        ("beam search, oracle", "guess_check", (0, 1), why),
+        ("REBASE, judge", "mcts", (1,), "nobody to ask"),
+    ]
+    text = section(to_markdown(report), "Test-time methods left out")
+    assert why in text and "REBASE, judge" in text and "beam search, learned" not in text
+    page = to_html(report, [])
+    assert why in page.partition('<section id="testtime">')[2].partition("</section>")[0]
+    # nothing to say, nothing said
+    meta.write_text(json.dumps({"version": 1, "revision": "abc"}))
+    assert "left out" not in to_markdown(assemble(load(root), 0.02))
+
+
+def test_an_asked_length_is_a_curve_and_a_table_of_its_own(tmp_path):
+    methods = [METHODS[0], ("length_prompt:ask", None, False, 1, 3, 0.0, 0.0)]
+    report = assemble(load(write(tmp_path / "x", ["guess_check"], [0, 1], methods=methods)), 0.02)
+    (base,) = report.testtime[0].arms
+    (curve,) = [each for each in base.curves if each.method.startswith("length_prompt")]
+    assert curve.label == f"asked: {PROMPT}" and [each.asked for each in curve.followed] == [16, 32, 64]
+    assert all(vars(each) == {"asked": each.asked, **FOLLOWED} for each in curve.followed)
+    text = section(to_markdown(report), "Asked for a length").replace("\\|", "|")
+    assert PROMPT in text and "24 (1.50x)" in text and "25.0" in text and "90.0" in text
 
 
 def test_files_of_another_version_are_refused_and_broken_ones_left_out_by_name(tmp_path):

@@ -131,6 +131,35 @@ def test_what_is_used_again_is_paid_for_again():
     np.testing.assert_array_equal(first["tokens"], fresh.bench.costs()["tokens"])
 
 
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [
+        ("beam", {"n": 8, "m": 4}),
+        ("rebase", {"n": 6}),
+        ("mcts", {"simulations": 8, "width": 3, "parallel": 2}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_step_scorer_reads_what_it_is_charged_and_decides_as_without_a_cache(method, setting):
+    frame = made()
+    guide = guide_of("learned", frame)
+    model, asked = guide._model, []
+    predict, before = model.predict, model._cache.computed
+    model.predict = lambda paths: [asked.extend(paths), predict(paths)][1]
+    ((answers, costs, _),) = done(frame, method, guide, setting)
+    rows = {(path.problem.id, path.problem.tokens + path.completion) for path in asked}
+    distinct = {(name, row[: at + 1]) for name, row in rows for at in range(len(row))}
+    score = frame.bench.tally.accounts["score"]
+    assert model._cache.computed - before == len(distinct) == score.processed
+    cost = model._cost
+    flops = sum(2.0 * cost.linear + 4.0 * cost.attention * len(prefix) for _, prefix in distinct)
+    assert score.flops == pytest.approx(flops, rel=1e-12)
+    model._cache = None  # every path is read from its beginning
+    ((again, same, _),) = done(frame, method, guide, setting)
+    assert again == answers
+    np.testing.assert_array_equal(same["flops"], costs["flops"])
+
+
 def test_fitting_has_an_account_of_its_own():
     frame = made()
     found = examples(frame.bench, FITTING)

@@ -39,7 +39,12 @@ def test_every_default_method_leaves_its_rows_and_columns(experiment, tmp_path, 
     assert main([str(experiment), *FAST, f"out={out}"]) == 0
     rows = points(out)
     asked = {(name, guide or None) for name, _, guide in (word.partition(":") for word in DEFAULT)}
+    asked.remove(("length_prompt", None))  # the tiny model reads no request, and that is said
     assert {(row["method"], row["guide"]) for row in rows} == asked
+    assert "length_prompt: model=tiny knows only the words of its task" in capsys.readouterr().err
+    (without,) = json.loads((out / "meta.json").read_text())["left_out"]
+    assert without[0] == rows[0]["run"] and without[1:3] == ["length_prompt", None]
+    assert "no prompt can ask it for a length" in without[3]
     assert json.loads((out / "meta.json").read_text())["version"] == 1
     (run,) = {row["run"] for row in rows}
     table = pq.read_table(out / f"{run}.parquet").to_pandas()
@@ -127,6 +132,9 @@ def test_the_same_rows_whatever_else_is_asked(experiment, tmp_path):
         (["budgets=0"], "budgets=0 is below one sample"),
         (["budgets=4", "methods=natural"], "budgets= is no setting of natural"),
         (["methods=best_of_n:judge"], "model=tiny reads no questions"),
+        (["methods=length_prompt"], "length_prompt: model=tiny knows only the words of its task"),
+        (["methods=length_prompt", "length_prompt=Be brief."], "must have the field {tokens}"),
+        (["methods=majority", "length_prompt={tokens}"], "methods=length_prompt, which is not asked for"),
         (["problems=0"], "problems=0 is too small"),
         (["set=easy"], "set=easy is not a choice; choices: hard, heldout"),
         (["set=hard"], "make runs with python -m ablate -m experiment=hard"),
