@@ -199,7 +199,7 @@ class PrefixCache:
         if known:
             index = sent(above)
             layers = [_Layer(tuple(t[index].transpose(1, 2) for t in pair)) for pair in self._store]  # type: ignore[arg-type]
-        found = self._forward(sent(ids), sent(places), sent(mask)[:, None], Cache(layers=layers))
+        found = self._forward(sent(ids), sent(places), sent(mask)[:, None], Cache(layers=[*layers]))
         filled = np.concatenate([r * width + np.arange(len(row.nodes)) for r, row in enumerate(rows)])
         nodes = np.concatenate([row.nodes for row in rows])
         self._keep(layers, sent(nodes), sent(filled))
