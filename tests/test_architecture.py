@@ -41,6 +41,7 @@ LAYERS = [
         "lab",
         "evaluate",
         "learner",
+        "sharded",
         "rows",
         "record",
         "config",
