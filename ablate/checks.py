@@ -29,8 +29,8 @@ def check_sharding(config: Config, model: Any) -> None:
         )
     if rank := getattr(getattr(model, "lora", None), "rank", 0):
         raise UserError(
-            f"learner.sharding=full saves nothing with model.lora.rank={rank}: frozen weights are needed "
-            "whole to sample from, and adapters are small; nearest: learner.sharding=none, or model.lora.rank=0"
+            f"learner.sharding=full saves nothing with model.lora.rank={rank}: frozen weights are "
+            "needed whole to sample from, and adapters are small; nearest: learner.sharding=none"
         )
 
 

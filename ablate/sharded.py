@@ -63,10 +63,11 @@ class ShardedLearner(Learner):
         scatter(self._whole, self.model)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.optimizer.state:  # asking for those of an optimizer that has taken no step takes one
+        scheduler: Any = self.lr_scheduler
+        if self._trained()[1].state:  # asking for those of an optimizer that has taken no step takes one
             save(self._moments(), checkpoint_id=f"{output_dir}/{OPTIMIZER}")
         if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), f"{output_dir}/{SCHEDULER}")
+            torch.save(scheduler.state_dict(), f"{output_dir}/{SCHEDULER}")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -74,11 +75,17 @@ class ShardedLearner(Learner):
         if (moments := Path(checkpoint, OPTIMIZER)).exists():
             state = self._moments()
             load(state, checkpoint_id=moments)
-            set_optimizer_state_dict(self.model, self.optimizer.optimizer, state)
-        self.lr_scheduler.load_state_dict(torch.load(f"{checkpoint}/{SCHEDULER}", weights_only=True))
+            set_optimizer_state_dict(*self._trained(), state)
+        scheduler: Any = self.lr_scheduler
+        scheduler.load_state_dict(torch.load(f"{checkpoint}/{SCHEDULER}", weights_only=True))
 
     def _moments(self) -> dict[str, Any]:
-        return get_optimizer_state_dict(self.model, self.optimizer.optimizer)
+        return get_optimizer_state_dict(*self._trained())
+
+    def _trained(self) -> tuple[Any, Any]:
+        """The sharded model and torch's optimizer, inside accelerate's."""
+        wrapped: Any = self.optimizer
+        return self.model, wrapped.optimizer
 
 
 class _Gather(TrainerCallback):
