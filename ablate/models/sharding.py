@@ -36,7 +36,7 @@ def sharded(model: Any) -> Any:
         for weight in model.parameters()
     }
     trained = copy.deepcopy(model, empty)
-    for name in layers:
+    for name in reversed(layers):  # the inner ones first
         fully_shard(trained.get_submodule(name), mesh=mesh)
     fully_shard(trained, mesh=mesh)
     trained.to_empty(device=model.device)
