@@ -102,6 +102,7 @@ def test_every_process_keeps_its_half_of_the_optimizer(sharded):
             assert sorted(files[f"state.{name}.{moment}"]) == ["__0_0.distcp", "__1_0.distcp"], name
 
 
+@pytest.mark.slow
 def test_a_sharded_run_goes_on_to_the_same_bits(sharded, cache, tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
@@ -116,6 +117,7 @@ def test_a_sharded_run_goes_on_to_the_same_bits(sharded, cache, tmp_path):
     assert all(torch.equal(weight, two[name]) for name, weight in one.items())
 
 
+@pytest.mark.slow
 def test_a_launch_that_leaves_parameters_whole_is_refused(cache, tmp_path):
     script = tmp_path / "whole.py"
     script.write_text(LEFT_WHOLE)
