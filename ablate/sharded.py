@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.distributed.checkpoint import load, save
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
+from ablate import ranks
 from ablate.learner import Learner
 from ablate.models.sharding import check, gather, scatter, sharded
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ablate.models.policy import Policy
 
 SCHEDULER = "scheduler.pt"  # as the Trainer calls it
-OPTIMIZER = "optimizer"  # a folder, with a part of every rank
 
 
 class ShardedLearner(Learner):
@@ -63,29 +62,44 @@ class ShardedLearner(Learner):
         scatter(self._whole, self.model)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        scheduler: Any = self.lr_scheduler
-        if self._trained()[1].state:  # asking for those of an optimizer that has taken no step takes one
-            save(self._moments(), checkpoint_id=f"{output_dir}/{OPTIMIZER}")
+        moments = {
+            f"{i}.{name}": value.to_local() if isinstance(value, DTensor) else value
+            for i, weight in enumerate(self.model.parameters())
+            for name, value in self._state(weight).items()
+        }
+        save_file(moments, f"{output_dir}/{_moments()}")
         if self.args.should_save:
+            scheduler: Any = self.lr_scheduler
             torch.save(scheduler.state_dict(), f"{output_dir}/{SCHEDULER}")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        if (moments := Path(checkpoint, OPTIMIZER)).exists():
-            state = self._moments()
-            load(state, checkpoint_id=moments)
-            set_optimizer_state_dict(*self._trained(), state)
+        weights: list[Any] = list(self.model.parameters())
+        for key, value in load_file(f"{checkpoint}/{_moments()}").items():
+            i, _, name = key.partition(".")
+            weight = weights[int(i)]
+            if value.dim():  # all but the number of steps
+                local = value.to(weight.device)
+                value = DTensor.from_local(
+                    local, weight.device_mesh, weight.placements, shape=weight.shape, stride=weight.stride()
+                )
+            self._state(weight)[name] = value
         scheduler: Any = self.lr_scheduler
         scheduler.load_state_dict(torch.load(f"{checkpoint}/{SCHEDULER}", weights_only=True))
+        optimizer: Any = self.optimizer
+        for group, lr in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = lr
 
-    def _moments(self) -> dict[str, Any]:
-        return get_optimizer_state_dict(*self._trained())
-
-    def _trained(self) -> tuple[Any, Any]:
-        """The sharded model and torch's optimizer, inside accelerate's."""
+    def _state(self, weight: Any) -> dict[str, Any]:
+        """What torch's optimizer, inside accelerate's, keeps of a weight."""
         wrapped: Any = self.optimizer
-        return self.model, wrapped.optimizer
+        return wrapped.optimizer.state[weight]
+
+
+def _moments() -> str:
+    """The file of this rank's shards of AdamW's moments, by the number of the parameter."""
+    return f"optimizer-{ranks.rank()}.safetensors"
 
 
 class _Gather(TrainerCallback):
