@@ -69,6 +69,8 @@ class LearnerConfig:
     kl: float = limited(0.0, at_least=0)  # penalty on the log-ratio to the start, per nat and token
     max_steps: int = limited(100_000, at_least=1)  # a ceiling; the budget ends the run
     gradient_checkpointing: bool = False
+    # full: trained weights in shards over a launch's processes (FSDP2), beside a whole copy to sample from
+    sharding: Literal["none", "full"] = "none"
     bf16: bool = False  # passes in bfloat16, the sampler's and the scorers', too; weights keep their type
 
 

@@ -19,7 +19,8 @@ from ablate.types import UserError
 
 T = TypeVar("T")
 
-# what a launch can ask for that a run does not do: the sampler needs whole weights on every rank
+# what a launch can ask for that a run does not do: the sampler needs whole weights on every rank. FSDP is the
+# learner's own (`learner.sharding`): accelerate's is silently none on a CPU
 SHARDED = {
     "FSDP": "ACCELERATE_USE_FSDP",
     "DeepSpeed": "ACCELERATE_USE_DEEPSPEED",
@@ -72,9 +73,15 @@ def check(problems: int, bf16: bool) -> None:
     """
     for name, variable in SHARDED.items():
         if os.environ.get(variable, "false").lower() in ("true", "1"):
+            if name == "FSDP":
+                raise UserError(
+                    f"this launch asks for FSDP ({variable}), which the configuration decides: launch "
+                    "without it, and set learner.sharding=full"
+                )
             raise UserError(
                 f"this launch asks for {name} ({variable}), which a run does not do: every process samples "
-                "from whole weights; launch plain data parallelism, with LoRA for a model that is too large"
+                "from whole weights; launch plain data parallelism, with LoRA or learner.sharding=full for a "
+                "model that is too large"
             )
     mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if mixed not in ("", "no", *(["bf16"] if bf16 else [])):

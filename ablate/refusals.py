@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ablate import ranks
 from ablate.types import Task, UserError
 
 if TYPE_CHECKING:
@@ -15,6 +16,22 @@ def check_model(config: Config, task: Task, model: Any) -> None:
     """Raises UserError, before anything is loaded, for a model that cannot serve the task and these caps."""
     if check := getattr(model, "check", None):
         check(task, config.sampling.cap * config.evaluate.long_cap_factor)
+
+
+def check_sharding(config: Config, model: Any) -> None:
+    """Raises UserError for a run with sharded weights that has nothing to share them with, or to gain."""
+    if config.learner.sharding == "none":
+        return
+    if ranks.count() == 1:
+        raise UserError(
+            "learner.sharding=full divides the trained weights among the processes of a launch, and this run "
+            "has one: torchrun --nproc_per_node 2 -m ablate ..., or learner.sharding=none"
+        )
+    if rank := getattr(getattr(model, "lora", None), "rank", 0):
+        raise UserError(
+            f"learner.sharding=full saves nothing with model.lora.rank={rank}: frozen weights are "
+            "needed whole to sample from, and adapters are small; nearest: learner.sharding=none"
+        )
 
 
 def check_task(task: Task) -> None:

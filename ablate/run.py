@@ -25,7 +25,7 @@ from ablate.experiments import ASIDE
 from ablate.ledger import UNITS, Account, Ledger
 from ablate.randomness import hash64
 from ablate.record import Record, Unrecorded, check_format, read_json, read_jsonl, status
-from ablate.refusals import check_budget, check_model, check_problems, check_task
+from ablate.refusals import check_budget, check_model, check_problems, check_sharding, check_task
 from ablate.strategy import AXES, Strategy
 from ablate.sweeps.owner import NAME as OWNER
 from ablate.sweeps.owner import Busy, Lock, Lost, owned, owner
@@ -48,6 +48,7 @@ def run(config: Config, quiet: bool = False) -> Path:
     parts = {key: configuration.build(getattr(config, key)) for key in ("task", "model", "engine")}
     axes = {axis: configuration.build(getattr(config.strategy, axis)) for axis in AXES}
     strategy = Strategy(**axes)
+    check_sharding(config, parts["model"])
     check_model(config, parts["task"], parts["model"])  # before a task asks the hub for its problems
     check_task(parts["task"])
     check_problems(config, parts["task"])
@@ -276,7 +277,10 @@ class _Run:
             figures=lambda: (self.stream, self.figures),
             updated=self.engine.weights_changed,
         )
-        learner = conductor.learner = Learner(
+        made: type[Learner] = Learner
+        if config.learner.sharding == "full":
+            from ablate.sharded import ShardedLearner as made
+        learner = conductor.learner = made(
             self.policy,
             config.learner,
             config.sampling,

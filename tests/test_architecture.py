@@ -41,6 +41,7 @@ LAYERS = [
         "lab",
         "evaluate",
         "learner",
+        "sharded",
         "rows",
         "record",
         "config",
@@ -94,6 +95,7 @@ HEAVY = {
 # files that exist for a heavy library and are imported inside functions only
 MAY_LOAD_AT_IMPORT = {
     "ablate/learner.py": {"torch", "transformers", "trl"},
+    "ablate/sharded.py": {"torch", "transformers"},
     "ablate/conduct.py": {"transformers"},
     "ablate/engines/kv_cache.py": {"torch", "transformers"},
     "ablate/models/prefix_cache.py": {"torch", "transformers"},

@@ -178,7 +178,8 @@ def failing(self, *args, **kwargs):
     return step(self, *args, **kwargs)
 
 Learner.training_step = failing
-sys.exit(main())
+if __name__ == "__main__":  # the warm start's own process reads this, too
+    sys.exit(main())
 """
 
 

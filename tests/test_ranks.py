@@ -43,8 +43,8 @@ def test_shares_are_whole_and_nearly_equal(monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("ACCELERATE_USE_FSDP", "true", r"asks for FSDP \(ACCELERATE_USE_FSDP\), which a run does not do"),
-        ("ACCELERATE_USE_DEEPSPEED", "true", "asks for DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "true", r"\(ACCELERATE_USE_FSDP\), .* set learner.sharding=full$"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "asks for DeepSpeed .*, which a run does not do: "),
         ("ACCELERATE_USE_MEGATRON_LM", "1", "asks for Megatron-LM"),
         ("ACCELERATE_MIXED_PRECISION", "fp16", "mixed precision fp16, which the configuration decides"),
         ("ACCELERATE_MIXED_PRECISION", "bf16", "set learner.bf16=true"),
