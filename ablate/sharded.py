@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,7 +68,9 @@ class ShardedLearner(Learner):
             for i, weight in enumerate(self._weights())
             for name, value in self._state(weight).items()
         }
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
         save_file(moments, f"{output_dir}/{_moments()}")
+        torch.distributed.barrier()  # a checkpoint that is marked whole has every rank's file
         if self.args.should_save:
             scheduler: Any = self.lr_scheduler
             torch.save(scheduler.state_dict(), f"{output_dir}/{SCHEDULER}")
