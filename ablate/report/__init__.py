@@ -10,19 +10,15 @@ arms         what each arm came to, and its curves
 ladder       process rewards by one scorer after the other
 controls     what other experiments have shown that the instrument can see
 provenance   what is needed to do the runs again
-content      everything that a rendering needs, in one dataclass (content_answers: of the last three)
+content      everything that a rendering needs, in one dataclass
 assemble     runs -> content
-readings     means and slopes of one arm with intervals, from however many seeds
-length       length and accuracy, three curves
-testtime     accuracy against test-time compute, from `python -m ablate.testtime` (testtime_files)
-longer       training far past the plateau
 wording      content -> numbers and claims in words
 tables       content -> every number: of arms, and of claims (claim_tables)
 markdown     content -> text
 drawing      how figures look, on the page and as files
 charts       the kinds of charts
 figures      content -> figures
-answer_*     words, tables, charts and figures of length, test time and long training
+answers      length and accuracy, test time, training far past the plateau (a room of its own)
 page         content and figures -> one HTML file
 mirror       all of it -> MLflow
 calibration  can the instrument be trusted? (a room of its own)

@@ -60,7 +60,7 @@ def _main(argv: list[str]) -> int:
     margin = margin_of(given.get("margin", "0.02"))
     seeds = _seeds(given["seeds"]) if "seeds" in given else None
 
-    from ablate.report.answer_wording import longer
+    from ablate.report.answers.wording import longer
     from ablate.report.assemble import assemble
     from ablate.report.controls import control
     from ablate.report.figures import figures

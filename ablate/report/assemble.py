@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 
 from ablate.report import contrasts
+from ablate.report.answers.files import read
+from ablate.report.answers.length import lengths
+from ablate.report.answers.longer import longer
+from ablate.report.answers.testtime import testtime
 from ablate.report.arms import summed_up
 from ablate.report.content import SCHEMA, Arm, Claim, Control, Factorial, Report
 from ablate.report.controls import seen
 from ablate.report.effects import Effects
 from ablate.report.ladder import ladder
-from ablate.report.length import lengths
-from ablate.report.longer import longer
 from ablate.report.looking import look
 from ablate.report.looks import Looks
 from ablate.report.provenance import commands, design, provenance
 from ablate.report.runs import Experiment
-from ablate.report.testtime import testtime
-from ablate.report.testtime_files import read
 
 ORDER = ("base", "variant", "suspect", "combination", "placebo", "floor", "upper bound", "outside")
 SENSITIVITY = "sensitivity to search not shown"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ablate.report.content_answers import LengthCurves, Longer, SetAtTest
+from ablate.report.answers.content import LengthCurves, Longer, SetAtTest
 from ablate.report.statistics import Estimate
 
 SCHEMA = 2

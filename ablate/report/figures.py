@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ablate.report.answer_figures import planned
+from ablate.report.answers.figures import planned
 from ablate.report.charts import ACCURACY, Row, budgets, curves, forest, panels, stacked
 from ablate.report.content import Arm, Claim, Report
 from ablate.report.contrasts import CELL_OF, ESSAY, FACTORS, PLACEBOS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ablate.report import answer_wording
+from ablate.report.answers import wording as answers
 from ablate.report.content import Claim, Report
 from ablate.report.tables import tables
 from ablate.report.wording import (
@@ -27,10 +27,10 @@ WIDE = ("settings",)  # better read on the page, or in the runs' config.yaml
 
 def to_markdown(report: Report) -> str:
     """The whole page."""
-    title, _ = answer_wording.asked(report)
+    title, _ = answers.asked(report)
     said = {
-        "Length and accuracy": answer_wording.lengths(report),
-        "Test-time compute": [line for each in report.testtime for line in answer_wording.tested(each)],
+        "Length and accuracy": answers.lengths(report),
+        "Test-time compute": [line for each in report.testtime for line in answers.tested(each)],
     }
     parts = [
         [f"# {report.experiment}: {title[0].lower()}{title[1:]}", "", *_verdicts(report)],
@@ -46,7 +46,7 @@ def to_markdown(report: Report) -> str:
 def _verdicts(report: Report) -> list[str]:
     said = looked(report)
     found = [_verdict(claim, report) for claim in report.claims]
-    found = found or _bullets(answer_wording.longer(report)) or [NO_VERDICT]
+    found = found or _bullets(answers.longer(report)) or [NO_VERDICT]
     found = [*said, *([""] if said else []), *found]
     if any(claim.effect and claim.effect.interval for claim in report.claims):
         found += ["", RULE]

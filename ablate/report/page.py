@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from ablate.report import answer_wording
+from ablate.report.answers import wording as answers
 from ablate.report.content import Claim, Report
 from ablate.report.drawing import style
 from ablate.report.figures import Figure, palette
@@ -50,7 +50,7 @@ def to_html(report: Report, figures: Sequence[Figure]) -> str:
     body = "\n".join(
         f'<section id="{key}">\n<h2>{title}</h2>\n{content}\n</section>' for key, title, content in parts
     )
-    title, question = answer_wording.asked(report)
+    title, question = answers.asked(report)
     css = style() + Path(__file__).with_name("page.css").read_text()
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -100,11 +100,11 @@ def _sections(
     yield "controls", "Controls", checked
     yield "compute", "Where the compute went", drawn("compute", "compute")
     yield "length", "Length and behaviour over training", drawn("length", "conduct", "metrics")
-    changed = _text(answer_wording.longer(report)) + drawn("longer", "longer")
+    changed = _text(answers.longer(report)) + drawn("longer", "longer")
     yield "longer", "Longer training", changed
-    long = _text(answer_wording.lengths(report)) + drawn("natural", "slopes", "caps", "buckets")
+    long = _text(answers.lengths(report)) + drawn("natural", "slopes", "caps", "buckets")
     yield "natural", "Length and accuracy", long
-    tested = _text([line for each in report.testtime for line in answer_wording.tested(each)])
+    tested = _text([line for each in report.testtime for line in answers.tested(each)])
     tested += "".join(_table(table) for table in shown if table.key.startswith(AT_TEST))
     yield "testtime", "Test-time compute", tested + drawn("testtime", "points", "points-hard")
     crossed = "".join(_table(table) for table in shown if table.key.startswith(TESTED))
@@ -121,7 +121,7 @@ def _sections(
 
 def _verdicts(report: Report) -> str:
     if not report.claims:
-        return _text(answer_wording.longer(report, brief=True)) or f"<p>{NO_VERDICT}</p>"
+        return _text(answers.longer(report, brief=True)) or f"<p>{NO_VERDICT}</p>"
     colours = palette(report)
     items = "\n".join(_verdict(claim, report, colours[claim.suspect]) for claim in report.claims)
     decided = any(claim.effect and claim.effect.interval for claim in report.claims)

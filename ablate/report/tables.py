@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from ablate.report import answer_tables, claim_tables
+from ablate.report import claim_tables
+from ablate.report.answers import tables as answers
 from ablate.report.content import Arm, Effect, Report
 from ablate.report.contrasts import PARTS
 from ablate.report.wording import NOTHING, SCORERS, Table, amount, interval, percent, spaced
@@ -30,7 +31,7 @@ def tables(report: Report) -> list[Table]:
         claim_tables.difficulty(report),
         claim_tables.accounts(report),
         _metrics(report),
-        *answer_tables.tables(report),
+        *answers.tables(report),
         _milestones(report),
         _settings(report),
     ]

@@ -5,10 +5,10 @@ import pytest
 from synthetic_results import curve, write_run
 from synthetic_testtime import natural, write_natural
 
-from ablate.report import length
+from ablate.report.answers import length
+from ablate.report.answers.readings import BOTH, PROBLEMS, Cells, reading
 from ablate.report.assemble import assemble
 from ablate.report.loading import load
-from ablate.report.readings import BOTH, PROBLEMS, Cells, reading
 
 
 def slopes(draw, seeds=3, **truth):

@@ -8,9 +8,9 @@ import yaml
 from synthetic_results import PROBLEMS, SAMPLES, curve, write_run
 
 from ablate.report.__main__ import main
+from ablate.report.answers.longer import chosen
 from ablate.report.assemble import assemble
 from ablate.report.loading import load
-from ablate.report.longer import chosen
 from ablate.types import UserError
 
 SHARES = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0)

@@ -16,12 +16,12 @@ from synthetic_testtime import (
     write_testtime,
 )
 
+from ablate.report.answers.files import Setting, read
+from ablate.report.answers.testtime import Path, named
 from ablate.report.assemble import assemble
 from ablate.report.loading import load
 from ablate.report.markdown import to_markdown
 from ablate.report.page import to_html
-from ablate.report.testtime import Path, named
-from ablate.report.testtime_files import Setting, read
 from ablate.types import UserError
 
 

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from ablate.record import load_evaluation
-from ablate.report.content_answers import Bucket, CapPoint, LengthCurves, Reading
-from ablate.report.readings import Cells, reading
+from ablate.report.answers.content import Bucket, CapPoint, LengthCurves, Reading
+from ablate.report.answers.files import TestFiles
+from ablate.report.answers.readings import Cells, reading
 from ablate.report.runs import Experiment, Run
-from ablate.report.testtime_files import TestFiles
 
 FEWEST = 100  # answers in a bucket: fewer are merged with the next, or the bucket stays blank
 LEAST = 4  # answers to a problem by a seed, for the curve within problems

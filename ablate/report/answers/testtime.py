@@ -16,7 +16,7 @@ from itertools import groupby
 import numpy as np
 
 from ablate.report import verdict
-from ablate.report.content_answers import (
+from ablate.report.answers.content import (
     ArmAtTest,
     Best,
     Followed,
@@ -27,9 +27,9 @@ from ablate.report.content_answers import (
     SetAtTest,
     Without,
 )
-from ablate.report.readings import BOTH, PROBLEMS, reading
+from ablate.report.answers.files import SETS, Answered, Setting, TestFiles
+from ablate.report.answers.readings import BOTH, PROBLEMS, reading
 from ablate.report.runs import NEAR, Experiment
-from ablate.report.testtime_files import SETS, Answered, Setting, TestFiles
 from ablate.report.wording import SCORERS
 
 Kind = tuple[str, str | None]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ablate.report.answers.content import ArmAtTest, LengthCurves, LongArm, Overtake, Reading, SetAtTest
+from ablate.report.answers.readings import PROBLEMS
 from ablate.report.content import Report
-from ablate.report.content_answers import ArmAtTest, LengthCurves, LongArm, Overtake, Reading, SetAtTest
-from ablate.report.readings import PROBLEMS
 from ablate.report.wording import NOTHING, amount, bounds, percent, points
 
 NEITHER = (

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate.report.content_answers import Reading
+from ablate.report.answers.content import Reading
 from ablate.report.statistics import critical, estimate
 
 BOTH, PROBLEMS, SEEDS = "seeds and problems", "problems", "seeds"

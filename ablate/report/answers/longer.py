@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 
 from ablate.record import load_evaluation, read_jsonl
-from ablate.report.content_answers import Change, LongArm, Longer, Reading
-from ablate.report.readings import SEEDS, reading
+from ablate.report.answers.content import Change, LongArm, Longer, Reading
+from ablate.report.answers.readings import SEEDS, reading
 from ablate.report.runs import Experiment, Run
 from ablate.report.statistics import critical
 from ablate.report.wording import spaced

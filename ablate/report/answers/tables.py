@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from ablate.report.answer_wording import arm_name, read
+from ablate.report.answers.content import Best, Change, Gain, SetAtTest
+from ablate.report.answers.wording import arm_name, read
 from ablate.report.content import Report
-from ablate.report.content_answers import Best, Change, Gain, SetAtTest
 from ablate.report.wording import NOTHING, Table, amount, percent
 
 TITLES = {"heldout": "", "hard": " (hard set)"}
@@ -197,7 +197,7 @@ def _caps(report: Report) -> Table:
 
 
 def _level(found: object) -> str:
-    from ablate.report.content_answers import Reading
+    from ablate.report.answers.content import Reading
 
     if not isinstance(found, Reading):
         return NOTHING

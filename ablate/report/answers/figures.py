@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ablate.report.answer_charts import DOTTED, Line, gains, lines, methods
-from ablate.report.answer_wording import SETS, arm_name
+from ablate.report.answers.charts import DOTTED, Line, gains, lines, methods
+from ablate.report.answers.content import ArmAtTest, CapPoint, LengthCurves, Reading, SetAtTest
+from ablate.report.answers.testtime import BASELINE
+from ablate.report.answers.wording import SETS, arm_name
 from ablate.report.charts import ACCURACY, Row, curves, forest
 from ablate.report.content import Effect, Report
-from ablate.report.content_answers import ArmAtTest, CapPoint, LengthCurves, Reading, SetAtTest
 from ablate.report.statistics import Estimate
-from ablate.report.testtime import BASELINE
 from ablate.report.wording import UNITS
 
 SHOWN = ("base", "variant", "suspect", "combination")  # roles of arms in the figures of length

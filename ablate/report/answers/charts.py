@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ablate.report.answers.content import ArmAtTest, Gain, MethodCurve
+from ablate.report.answers.testtime import BASELINE, GUIDES, METHODS
 from ablate.report.charts import CHARACTER, LINE, key_places, name_ends
-from ablate.report.content_answers import ArmAtTest, Gain, MethodCurve
 from ablate.report.drawing import SMALL, WIDTH, canvas, colour, grid, plain, round_ticks, short
-from ablate.report.testtime import BASELINE, GUIDES, METHODS
 from ablate.report.wording import amount
 
 # guide -> colour's name; without a guide, ink
