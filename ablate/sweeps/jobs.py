@@ -56,7 +56,8 @@ def sweep(checked: Plan, launch: Launch) -> int:
     gpus = _gpus(checked)
     folder = Path(checked.config.paths.cache) / "sweeps" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     state = Sweep(folder)
-    state.create({"runs": checked.count, "varied": checked.varied, "gpus": gpus})
+    facts = {"runs": checked.count, "varied": checked.varied, "gpus": gpus, "directory": str(Path.cwd())}
+    state.create(facts)
     where = QuotedString(str(folder.resolve()), Quote.single).with_quotes()
     try:
         listed = named_runs(checked) if checked.count is not None else []
@@ -165,6 +166,8 @@ def job(cfg: Any) -> Any:
     result: Any = math.nan
     said: State
     with _interruptible(state, number, facts) as here:
+        if not here:  # a cluster's workers begin where the cluster was started
+            os.chdir(facts["directory"])
         if state.over(number):  # before the sweep lost a worker
             return math.nan
         again = not state.stopped and state.began(number, run)
