@@ -95,34 +95,28 @@ class Server:
         self.uri = f"http://127.0.0.1:{self.port}"
         self.start()
 
-    def start(self):
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--backend-store-uri",
-            f"sqlite:///{self.folder}/mlflow.db",
-            "--workers",
-            "1",
-            "--artifacts-destination",
-            f"{self.folder}/artifacts",
-        ]
+    def start(self, wait=True):
+        """wait: until it takes connections, which on a busy machine is minutes."""
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--workers", "1"]
+        command += ["--artifacts-destination", f"{self.folder}/artifacts"]
+        lean = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # no evaluations of its own
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 60
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert time.monotonic() < deadline and self.process.poll() is None, (
-                self.folder / "log"
-            ).read_text()
+            self.process = subprocess.Popen(command, env=lean, stdout=log, stderr=log, start_new_session=True)
+        if wait:
+            self.wait()
+
+    def wait(self):
+        deadline = time.monotonic() + 300
+        while not self.answers():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                self.kill()
+                raise AssertionError((self.folder / "log").read_text())
             time.sleep(0.1)
+
+    def answers(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def kill(self):
         if self.process.poll() is None:

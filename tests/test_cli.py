@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 # Stands in for the training, here and (as sitecustomize) in child processes.
 RUN = """
 import os
+import time
 from pathlib import Path
 
 def run(config, quiet=False):
@@ -30,6 +31,8 @@ def run(config, quiet=False):
     if config.seed == 3:
         raise KeyboardInterrupt
     if config.seed == 9:
+        while len(list(Path(os.environ["ABLATE_CACHE"]).glob("sweeps/*/end-*.json"))) < 3:
+            time.sleep(0.01)
         os.kill(os.getpid(), 9)
 """
 
@@ -61,7 +64,7 @@ def runs(tmp_path, monkeypatch):
 
 def shell(*arguments):
     command = [sys.executable, "-W", "error", "-m", "ablate", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
 
 
 def test_a_run_gets_the_checked_configuration(runs):
@@ -143,14 +146,22 @@ def test_the_same_with_joblib_in_processes_of_their_own(runs):
     ]
 
 
-def test_a_worker_that_is_killed_is_told_with_its_run(runs):
-    done = shell("-m", "seed=9", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "resume=true")
+def test_a_run_that_kills_its_worker_every_time_is_given_up_and_what_is_over_stays_so(runs):
+    done = shell("-m", "seed=0,4,1,9", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "resume=true")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.endswith(
-        "ablate: 1 run failed:\n"
-        "  the only run: its process ended without a word: killed, or too little memory\n"
+        "ablate: 2 runs failed:\n"
+        "  seed=1: seed=1 is no good: use 0\n"
+        "  seed=9: its process ended without a word: killed, or too little memory, 3 times\n"
         "the same command runs what is missing and goes on with what is unfinished\n"
     )
+    assert runs() == [f"Countdown {seed}" for seed in (0, 1, 4, 9, 9, 9)]
+    lines = [line.split(" · ") for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [f"{i} of 4" for i in range(1, 5)]
+    assert sorted(line[1] for line in lines) == [f"seed={seed}" for seed in (0, 1, 4, 9)]
+    again = "ablate: a worker was killed, or had too little memory: new ones go on"
+    assert done.stderr.count(f"{again}, seed=9 from the last checkpoint\n") == 2
+    assert done.stderr.count(f"{again}\n") == 1
 
 
 def test_exit_codes_of_the_process(runs):

@@ -91,7 +91,8 @@ def test_every_state_is_told_from_the_files(experiment):
     assert by_state["waiting"].text in ("seed=4", "seed=9") and by_state["waiting"].seed in ("4", "9")
     text = "\n".join(lines(found, None))
     assert "10 runs: 2 running, 2 failed, 2 stopped, 2 waiting, 2 done · about 9:" in text
-    assert "#/compare-runs?runs=" in text and text.count("%22%2C%20%22") == 7
+    search = "searchFilter=tags.experiment%20%3D%20%27demo%27"
+    assert f"#/experiments/1/runs?{search}&compareRunsMode=CHART&workflowType=" in text
 
 
 def test_what_died_is_stopped_and_what_cannot_be_read_is_said(experiment, capsys):
@@ -132,7 +133,8 @@ def test_a_thousand_runs_take_seconds_and_little_memory(tmp_path):
     assert seconds < 20 and peak < 8 << 20 < size / 8, (seconds, peak)  # 3 s traced, on a busy machine
     text = lines(found, 40)
     assert len(text) < 100 and "... and 760 more (--all)" in text
-    assert any("#/experiments/1?searchFilter=tags.experiment%20%3D%20%27many%27" in line for line in text)
+    search = "searchFilter=tags.experiment%20%3D%20%27many%27"
+    assert any(f"#/experiments/1/runs?{search}&" in line for line in text)
 
 
 def test_a_sweeps_plan_is_read_back_and_replaced_by_the_same_sweeps(tmp_path, monkeypatch):

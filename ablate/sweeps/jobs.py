@@ -15,7 +15,9 @@ import threading
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from ablate.types import UserError
 GRACE = 60.0  # seconds that a worker gets for its checkpoint when the sweep's own process is gone
 STOP = (signal.SIGINT, signal.SIGTERM)
 KILLED = "its process ended without a word: killed, or too little memory"
+LIVES = 3  # processes that a run may lose before the sweep goes on without it
 HERE = ("basic", "joblib")  # launchers whose workers end with this process
 
 Launch = Callable[[Callable[[Any], Any], list[str]], None]  # Hydra's main with a job and arguments
@@ -53,7 +56,8 @@ def sweep(checked: Plan, launch: Launch) -> int:
     gpus = _gpus(checked)
     folder = Path(checked.config.paths.cache) / "sweeps" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     state = Sweep(folder)
-    state.create({"runs": checked.count, "varied": checked.varied, "gpus": gpus})
+    facts = {"runs": checked.count, "varied": checked.varied, "gpus": gpus, "directory": str(Path.cwd())}
+    state.create(facts)
     where = QuotedString(str(folder.resolve()), Quote.single).with_quotes()
     settings = [f"hydra.sweep.dir={where}"]
     if checked.launcher == "joblib":  # the number that was checked: joblib knows neither memory nor GPUs
@@ -66,7 +70,8 @@ def sweep(checked: Plan, launch: Launch) -> int:
             warnings.filterwarnings(
                 "ignore", message="A worker stopped while some jobs", category=UserWarning
             )
-            launch(job, ["--multirun", *checked.overrides, *settings])
+            arguments = ["--multirun", *checked.overrides, *settings]
+            _outliving(checked, state, lambda: launch(job, arguments))
     except Exception as error:
         # a launcher whose workers were killed says so in its own way; the runs tell which
         if isinstance(error, UserError) or not (state.stopped or state.running()):
@@ -85,6 +90,32 @@ def sweep(checked: Plan, launch: Launch) -> int:
         else:  # jobs that wait in a queue find out that nobody waits for them
             state.stop()
     return _close(ends, going_on, stopped, checked.config.resume)
+
+
+def _outliving(checked: Plan, state: Sweep, launch: Callable[[], None]) -> None:
+    """Launch; where joblib has lost a worker, which makes it kill the others, launch what is missing again.
+
+    A run that has lost LIVES processes is noted as failed, and the others go on.
+    """
+    lost: Counter[str] = Counter()
+    while True:
+        try:
+            return launch()
+        except BrokenProcessPool:
+            # a sweeper that chooses its runs as it goes numbers them otherwise the second time
+            if state.stopped or checked.launcher != "joblib" or checked.sweeper != "basic":
+                raise
+            runs = {number: run for number, (run, _) in state.running().items()}
+            lost.update([*runs] or [""])  # "": between two runs
+            if lost[""] == LIVES:
+                raise
+            for number, run in list(runs.items()):
+                if lost[number] == LIVES:
+                    state.ended(number, End(run, "failed", f"{KILLED}, {LIVES} times", 0.0))
+                    del runs[number]
+            on = f", {'; '.join(runs.values())} from the last checkpoint" if runs else ""
+            text = f"a worker was killed, or had too little memory: new ones go on{on}"
+            print(f"ablate: {text}", file=sys.stderr)
 
 
 def _close(ends: list[End], going_on: list[str], stopped: bool, resume: bool) -> int:
@@ -138,6 +169,10 @@ def job(cfg: Any) -> Any:
     result: Any = math.nan
     said: State
     with _interruptible(state, number, facts) as here:
+        if not here:  # a cluster's workers begin where the cluster was started
+            os.chdir(facts["directory"])
+        if state.over(number):  # before the sweep lost a worker
+            return math.nan
         again = not state.stopped and state.began(number, run)
         if state.stopped:  # perhaps since
             state.ended(number, None)

@@ -94,6 +94,11 @@ class Sweep:
             self._write(f"end-{number}.json", asdict(end))
         (self.folder / f"run-{number}").unlink(missing_ok=True)
 
+    def over(self, number: str) -> bool:
+        """Has a run come to an end from which a sweep does not start it again?"""
+        end = self.ends().get(number)
+        return end is not None and end.state != "stopped"
+
     def ends(self) -> dict[str, End]:
         """By number, in the order of numbers."""
         paths = sorted(self.folder.glob("end-*.json"))
@@ -103,7 +108,10 @@ class Sweep:
         """The runs that have not come to their end, by number: the keys that vary, and is its process
         alive?"""
         found = {}
+        ended = {path.stem.removeprefix("end-") for path in self.folder.glob("end-*.json")}
         for path in sorted(self.folder.glob("run-*")):
+            if path.name.removeprefix("run-") in ended:  # its process died, or is about to remove this
+                continue
             try:
                 held = json.loads(path.read_text())
             except FileNotFoundError:  # just ended

@@ -31,12 +31,12 @@ ENVIRONMENT = {
 }
 # without it, MLflow's page shows the traces of language models instead of runs
 TRAINING_VIEW = "workflowType=machine_learning"
+CURVES = "compareRunsMode=CHART"  # MLflow's table of compared runs has last values, and no curves
 # ... and so does an experiment that does not say that it is about training
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 SERVERS = ("http", "https", "databricks")  # they choose where artifacts go
 DATABASES = ("postgresql", "mysql", "mssql")
 LOCKED = "locked"
-MOST = 50  # runs that one address names
 UI = "http://127.0.0.1:5000"
 
 
@@ -182,17 +182,16 @@ def redact(uri: str) -> str:
 
 
 def address(uri: str, runs: Sequence[tuple[str, str]], tag: str | None = None) -> str:
-    """The page for (experiment id, run id) pairs in MLflow's user interface: the run, the comparison of
-    several, or the start page. tag: of more runs than an address can name, the list of those with this tag
-    `experiment`."""
+    """The page for (experiment id, run id) pairs in MLflow's user interface: the run; the curves of all runs
+    with this tag `experiment`, or without a tag the table that compares just these; or the start page."""
     base = redact(uri) if uri.startswith("http") else UI
     if len(runs) == 1:
         return f"{base}/#/experiments/{runs[0][0]}/runs/{runs[0][1]}?{TRAINING_VIEW}"
     if not runs:
         return base
-    if tag is not None and len(runs) > MOST:
+    if tag is not None:
         search = quote(f"tags.experiment = '{tag}'")
-        return f"{base}/#/experiments/{runs[0][0]}?searchFilter={search}&{TRAINING_VIEW}"
+        return f"{base}/#/experiments/{runs[0][0]}/runs?searchFilter={search}&{CURVES}&{TRAINING_VIEW}"
     run_ids = quote(json.dumps([run for _, run in runs]))
     experiments = quote(json.dumps(list(dict.fromkeys(experiment for experiment, _ in runs))))
     return f"{base}/#/compare-runs?runs={run_ids}&experiments={experiments}&{TRAINING_VIEW}"
@@ -204,7 +203,9 @@ def where_to_look(uri: str, runs: Sequence[tuple[str, str]], tag: str | None = N
     page = address(uri, runs, tag)
     if uri.startswith(SERVERS):
         return page
-    return f"`mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri {redact(uri)}`, then {page}"
+    # several workers are killed by their supervisor where runs keep the machine busy, again and again
+    serve = f"mlflow ui --workers 1 --host 127.0.0.1 --port 5000 --backend-store-uri {redact(uri)}"
+    return f"`{serve}`, then {page}"
 
 
 def _revision(path: Path) -> str | None:

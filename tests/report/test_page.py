@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 import subprocess
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, HEADLESS
 from synthetic_results import BUDGET, curve, write_arms, write_run
 from synthetic_testtime import METHODS, natural, write_natural, write_testtime
 
@@ -261,13 +261,6 @@ def test_names_keep_their_distance_and_stay_in_view():
     assert short("a\n b" + "c" * 40) == "a b" + "c" * 22 + "…"
 
 
-CHROMIUM = next(
-    filter(
-        None,
-        map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")),
-    ),
-    None,
-)
 # What a reader would see at once: the page wider than the window, text out of its figure or upon other text
 MEASURE = """<script>
 const bad = [], scrolled = document.documentElement.scrollWidth;
@@ -302,7 +295,8 @@ def test_nothing_is_cut_off_or_on_top_of_each_other(html, tmp_path, width, dark)
     done = subprocess.run(
         [
             CHROMIUM,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *HEADLESS,
+            "--dump-dom",
             f"--user-data-dir={tmp_path / 'profile'}",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
             "--window-size=1400,1000",

@@ -3,12 +3,17 @@
 import importlib.util
 import json
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 from sweeping import computed, end, runs, start
 
@@ -20,9 +25,10 @@ from ablate.types import UserError
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = {
+    "basic": ("hydra", []),
     "joblib": ("joblib", ["hydra.launcher.n_jobs=2"]),
     "submitit_local": ("hydra_plugins.hydra_submitit_launcher", []),
-    "ray": ("hydra_plugins.hydra_ray_launcher", ["+hydra.launcher.ray.init.num_cpus=2"]),
+    "ray": ("hydra_plugins.hydra_ray_launcher", []),
 }
 
 
@@ -33,27 +39,68 @@ def missing(module):
         return True
 
 
+def results(here, name, *words):
+    """All that the runs of a sweep by this launcher computed."""
+    sweep = ["seed=0,1", f"name={name}", f"hydra/launcher={name}", *LAUNCHERS[name][1], *words]
+    process = start(here, *sweep, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        out, err = process.communicate(timeout=900)
+    finally:
+        end(process)
+    assert process.returncode == 0, err
+    told = sorted(line.split(" · ")[0] for line in out.splitlines() if " · " in line)
+    assert told == ["1 of 2", "2 of 2"], out
+    return [computed(folder) for folder in runs(here, name)]
+
+
+@pytest.fixture(scope="module")
+def one_after_the_other(tmp_path_factory):
+    return results(tmp_path_factory.mktemp("basic"), "basic")
+
+
 @pytest.mark.slow
-def test_every_launcher_gives_the_same_results(tmp_path):
-    found = {}
-    for name, (module, overrides) in LAUNCHERS.items():
-        if missing(module):
-            continue
-        sweep = ["seed=0,1", f"name={name}", f"hydra/launcher={name}", *overrides]
-        process = start(tmp_path, *sweep, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("name", ["joblib", "submitit_local"])
+def test_every_launcher_gives_the_same_results(one_after_the_other, tmp_path, name):
+    if missing(LAUNCHERS[name][0]):
+        pytest.skip("ablate[submitit] is not installed")
+    assert len(one_after_the_other) == 2 and results(tmp_path, name) == one_after_the_other
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """The address of a Ray cluster of this machine alone, started in a directory that has nothing to do with
+    the sweep's."""
+    for limit in ("gcs_server_request_timeout", "worker_register_timeout"):  # on a busy machine
+        monkeypatch.setenv(f"RAY_{limit}_seconds", "600")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    # without ports of its own, Ray gives its agents 15 s to find some
+    names = ("port", "dashboard-agent-grpc-port", "dashboard-agent-listen-port", "metrics-export-port")
+    names += ("runtime-env-agent-port",)
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        ports = {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # a short name, for its sockets
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
+        command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats"]
+        command += [f"--temp-dir={folder}", *(f"--{name}={port}" for name, port in ports.items())]
+        with (Path(folder) / "log").open("w") as log:
+            head = psutil.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
         try:
-            out, err = process.communicate(timeout=300)
+            deadline = time.monotonic() + 600
+            while "Ray runtime started" not in (text := (Path(folder) / "log").read_text()):
+                assert time.monotonic() < deadline and head.poll() is None, text
+                time.sleep(0.5)
+            yield f"127.0.0.1:{ports['port']}"
         finally:
-            end(process)
-        assert process.returncode == 0, err
-        assert sorted(line.split(" · ")[0] for line in out.splitlines() if " · " in line) == [
-            "1 of 2",
-            "2 of 2",
-        ]
-        found[name] = [computed(folder) for folder in runs(tmp_path, name)]
-    if len(found) < 2:
-        pytest.skip("neither ablate[submitit] nor ablate[ray] is installed")
-    assert all(each == found["joblib"] for each in found.values()) and len(found["joblib"]) == 2
+            end(head)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(missing(LAUNCHERS["ray"][0]), reason="ablate[ray] is not installed")
+def test_a_ray_cluster_gives_the_same_results(one_after_the_other, tmp_path, cluster):
+    found = results(tmp_path, "ray", f"hydra.launcher.ray.init.address={cluster}")
+    assert len(one_after_the_other) == 2 and found == one_after_the_other
 
 
 @pytest.mark.slow
@@ -64,13 +111,13 @@ def test_a_job_that_submitit_queues_again_goes_on_from_a_checkpoint(tmp_path):
     sweep = ["seed=0", "name=queued", "hydra/launcher=submitit_local", "resume=false", "budget.tokens=4e4"]
     process = start(tmp_path, *sweep, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (rows := [row for f in runs(tmp_path, "queued") for row in read_jsonl(f / "steps.jsonl")]):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
         (worker,) = [p for p in process.children(recursive=True) if "submitit.core._submit" in p.cmdline()]
         worker.send_signal(signal.SIGUSR2)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=900)
     finally:
         end(process)
     assert process.returncode == 0 and "1 of 1" in out, err

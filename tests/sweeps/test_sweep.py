@@ -160,6 +160,25 @@ def test_the_workers_of_a_sweep_that_was_killed_stop_too(here, sweep):
     shutil.rmtree(here / "cache/sweeps")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_sweep_outlives_its_workers_and_loses_no_step(here, sweep):
+    process = sweep("strategy=slow", "seed=0,1,2", "name=outlived", "checkpoint.every_steps=2", slow=0.5)
+    folders = until(lambda: busy(here, "outlived"), 600)
+    until(lambda: any(list((folder / "checkpoints").glob("checkpoint-*")) for folder in folders), 600)
+    workers = [each for each in process.children() if "LokyProcess" in " ".join(each.cmdline())]
+    workers[0].kill()
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0 and "Traceback" not in err
+    assert err.count("new ones go on, seed=0; seed=1 from the last checkpoint\n") == err.count("killed") == 1
+    assert [line.split(" · ")[0] for line in out.splitlines()] == [f"{i} of 3" for i in (1, 2, 3)]
+    assert len(runs(here, "outlived")) == 3
+    assert [len(read_json(folder / "meta.json").get("resumed", [])) for folder in folders] == [1, 1]
+    for folder in runs(here, "outlived"):
+        steps = [row["step"] for row in read_jsonl(folder / "steps.jsonl")]
+        assert status(folder) == "finished" and steps == list(range(1, len(steps) + 1))
+
+
 def test_what_a_clone_holds_of_a_finished_run_is_not_run_again(here, sweep):
     """Settings, summary and outcomes are committed; checkpoints, weights and streams are not."""
     first = sweep("strategy=slow", "seed=0,1", "name=cloned", slow=1)
