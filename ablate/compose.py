@@ -30,11 +30,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ablate import devices
 from ablate.config import Config, validate
 from ablate.ledger import UNITS
 from ablate.machine import side_by_side
 from ablate.schema import keys, nearest, one_line, unknown_key
-from ablate.sweeps import devices
 from ablate.tuning.sweeper import StudySweeper
 from ablate.types import UserError
 

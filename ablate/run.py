@@ -23,12 +23,12 @@ from ablate import config as configuration
 from ablate.checkpoint import disk, latest, load_state, load_tensors
 from ablate.experiments import ASIDE
 from ablate.ledger import UNITS, Account, Ledger
+from ablate.owner import NAME as OWNER
+from ablate.owner import Busy, Lock, Lost, owned, owner
 from ablate.randomness import hash64
 from ablate.record import Record, Unrecorded, check_format, read_json, read_jsonl, status
 from ablate.refusals import check_budget, check_model, check_problems, check_sharding, check_task
 from ablate.strategy import AXES, Strategy
-from ablate.sweeps.owner import NAME as OWNER
-from ablate.sweeps.owner import Busy, Lock, Lost, owned, owner
 from ablate.tasks.streams import permuted
 from ablate.types import Group, Task, UserError
 

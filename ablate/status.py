@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 from ablate.command import exit_code
 from ablate.experiments import check_experiment, no_runs, run_folders
+from ablate.owner import alive, owner
 from ablate.progress import clock
 from ablate.record import check_format, primary, read_json, status
-from ablate.sweeps.owner import alive, owner
 from ablate.sweeps.planned import plans
 from ablate.text import table
 from ablate.tracking.push import notes

@@ -13,9 +13,9 @@ import pytest
 
 from ablate.compose import named_runs, plan
 from ablate.config import run_folder
+from ablate.owner import NAME, owned
 from ablate.record import write_json
 from ablate.status import lines, main, overview
-from ablate.sweeps.owner import NAME, owned
 from ablate.sweeps.planned import FOLDER, Planned, declare
 from ablate.types import UserError
 
@@ -67,7 +67,7 @@ def experiment(tmp_path):
     names = {f"guess_check-s{seed}-0000000{seed}": f"seed={seed}" for seed in range(10)}
     locks = [owned(root / name) for name, state in zip(names, STATES * 2, strict=True) if state == "running"]
     held = [lock.__enter__() for lock in locks]
-    from ablate.sweeps.owner import this_process
+    from ablate.owner import this_process
 
     (root / FOLDER).mkdir()
     write_json(root / FOLDER / "1.json", asdict(Planned(names, ["seed"], {}, this_process())))

@@ -3,6 +3,4 @@
 jobs     a sweep, and each of its runs in whatever process a launcher gives it
 planned  what a sweep is about to do, kept beside its runs
 state    what the processes of a sweep tell each other
-owner    who works on a run: a lock with a heartbeat
-devices  which GPU a worker gets
 """

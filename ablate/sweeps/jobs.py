@@ -25,14 +25,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from ablate import ranks
+from ablate import devices, ranks
 from ablate.compose import Plan, enter_working_directory, named_runs, run_name
 from ablate.config import Config, run_folder, validate
+from ablate.owner import Busy
 from ablate.record import primary, read_jsonl, status
 from ablate.runtime import StopRequest
 from ablate.schema import one_line
-from ablate.sweeps import devices
-from ablate.sweeps.owner import Busy
 from ablate.sweeps.planned import declare
 from ablate.sweeps.state import End, State, Sweep
 from ablate.types import UserError

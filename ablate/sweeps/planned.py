@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 from ablate.config import NOT_THE_RESULT, Config, run_folder
 from ablate.experiments import run_folders
 from ablate.ledger import UNITS
+from ablate.owner import Owner, alive, this_process
 from ablate.record import read_json, write_json
 from ablate.schema import flat
-from ablate.sweeps.owner import Owner, alive, this_process
 from ablate.types import UserError
 
 FOLDER = ".sweeps"

@@ -25,8 +25,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from ablate.owner import Owner, alive, this_process
 from ablate.progress import clock
-from ablate.sweeps.owner import Owner, alive, this_process
 from ablate.types import UserError
 
 LOOK = 0.5  # seconds between looks at the folder

@@ -17,9 +17,9 @@ import psutil
 import pytest
 from sweeping import computed, end, runs, start
 
+from ablate import devices
 from ablate.compose import plan
 from ablate.record import read_json, read_jsonl
-from ablate.sweeps import devices
 from ablate.sweeps.jobs import _gpus
 from ablate.types import UserError
 
@@ -180,7 +180,7 @@ def test_too_many_runs_for_the_gpus_are_refused(tmp_path, monkeypatch):
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from ablate.sweeps import devices
+from ablate import devices
 for _ in range(2):
     given = devices.take(Path(sys.argv[1]), ["4", "7", "4"])
     print(given, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)

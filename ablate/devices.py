@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.sweeps.owner import Busy, Lock
+from ablate.owner import Busy, Lock
 
 if TYPE_CHECKING:
     from ablate.config import Config

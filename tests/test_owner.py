@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from ablate.sweeps import owner as module
-from ablate.sweeps.owner import NAME, Busy, Lock, Lost, owned, owner
+from ablate import owner as module
+from ablate.owner import NAME, Busy, Lock, Lost, owned, owner
 from ablate.types import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 # Takes the lock, notes it, works for a moment, gives it back; again and again. Dies holding it, now and then.
 COMPETE = """
 import os, sys, time
 from pathlib import Path
 from random import Random
-from ablate.sweeps.owner import Busy, Lock
+from ablate.owner import Busy, Lock
 folder, seed, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 draw, held = Random(seed), 0
 while held < rounds:
@@ -42,7 +42,7 @@ while held < rounds:
 HOLD = """
 import sys, time
 from pathlib import Path
-from ablate.sweeps.owner import Lock
+from ablate.owner import Lock
 Lock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(60)
