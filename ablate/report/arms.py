@@ -23,7 +23,7 @@ def summed_up(
     everything = [run for runs in experiment.arm(name).values() for run in runs]
     budget = experiment.budget
     levels = [experiment.read(name, run.key, "budget", budget) for run in runs]
-    read = [level.mean() for level in levels if level is not None]
+    read = [(run.seed, level.mean()) for run, level in zip(runs, levels, strict=True) if level is not None]
     against = None
     base = contrasts.base(contrasts.roles(experiment))
     if base and name != base and role != "outside":
@@ -50,8 +50,8 @@ def summed_up(
         name=name,
         role=role,
         seeds=tuple(sorted({run.seed for run in runs})),
-        before=mean(run.heldout(run.primary)[0] for run in runs),
-        after=mean(read) if read else None,
+        before=_by_seed((run.seed, run.heldout(run.primary)[0]) for run in runs),
+        after=_by_seed(read) if read else None,
         against_base=against,
         length=(mean(run.heldout("length")[0] for run in runs), at_budget("heldout/length")),
         truncated=(mean(run.heldout("truncated")[0] for run in runs), at_budget("heldout/truncated")),
@@ -72,6 +72,14 @@ def summed_up(
             for each in sorted({run.budget[1] for run in everything})
         ),
     )
+
+
+def _by_seed(values: Iterable[tuple[int, float]]) -> float:
+    """The mean over seeds of (seed, value): other draws of one seed do not make it count twice."""
+    seeds: dict[int, list[float]] = {}
+    for seed, value in values:
+        seeds.setdefault(seed, []).append(value)
+    return float(np.mean([np.mean(each) for each in seeds.values()]))
 
 
 def own(run: Run) -> dict[str, Any]:
@@ -114,7 +122,7 @@ def _curve(runs: list[Run]) -> Curve:
         flops=mean([run.spent("flops") for run in runs]),
         logical_flops=mean([run.spent("logical_flops") for run in runs]),
         updates=mean([run.spent("updates") for run in runs]),
-        accuracy=tuple(accuracy.mean(0).tolist()),
+        accuracy=tuple(by_seed.mean(0).tolist()),
         accuracy_se=tuple(se),
         accuracies=tuple(map(tuple, accuracy.tolist())),
         metrics={name: mean([run.heldout(name) for run in runs]) for name in names},
