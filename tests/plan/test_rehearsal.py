@@ -41,7 +41,7 @@ def stage(*overrides, strategy=None):
 def test_it_spends_as_finished_runs_did(arm, folder, shares, updates):
     runs = [run for run in finished([RESULTS / folder])[0] if run.summary["strategy"] == arm]
     spent = rehearse(stage(f"strategy={arm}"), "flops", 3e12)
-    assert len(runs) == 3 and spent.amount("flops") == pytest.approx(3e12)
+    assert len(runs) >= 3 and spent.amount("flops") == pytest.approx(3e12)
     for purpose in BUDGETED:
         measured = fmean(run.flops.get(purpose, 0.0) / run.amount("flops") for run in runs)
         assert 100 * spent.flops.get(purpose, 0.0) / 3e12 == pytest.approx(100 * measured, abs=shares)
