@@ -33,6 +33,9 @@ MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 # The death of one is noticed at once: its connections close with it, and launchers end the others
 PATIENCE = timedelta(hours=2)
 LAST_WORDS = 5.0  # seconds that a process may take to be gone after its connections are
+# seconds for gloo's threads to drop the tensors of the last collective, which takes Python's lock: a thread
+# that asks for it when the interpreter is on its way out aborts the process (pytorch/pytorch#179291)
+SETTLING = 0.5
 
 _peers: list[tuple[str, int]] = []  # machine and process of every rank
 
@@ -131,6 +134,7 @@ def leave() -> None:
     if count() > 1:
         import torch.distributed as dist
 
+        time.sleep(SETTLING)
         dist.destroy_process_group()
 
 
