@@ -105,6 +105,20 @@ def test_a_method_without_a_vote_as_dear_is_left_blank_with_the_reason(tmp_path)
     assert "its cheapest setting costs more" in to_markdown(report)
 
 
+@pytest.mark.parametrize(("cost", "read"), [(0.7, True), (0.2, False)])
+def test_a_run_that_ends_sooner_is_read_where_it_ends_and_does_not_set_the_budget(tmp_path, cost, read):
+    """A search that stops when it has found something is the cheaper the better it is."""
+    methods = [("majority", None, False, 1, 7, 0.0, 0.0), ("depth1", "oracle", True, 2, 4, 0.2, 0.02)]
+    sooner = [methods[0], ("depth1", "oracle", True, 2 * cost, 4, 0.2, 0.02)]
+    root = write(tmp_path / "x", ["guess_check"], (0, 1), methods=methods)
+    write(root, ["guess_check"], [2], methods=sooner)
+    (base,) = assemble(load(root), 0.02).testtime[0].arms
+    gain = next(gain for gain in base.gains if gain.oracle)
+    assert gain.level == pytest.approx(16 * ONE * cost ** (1 / 3), rel=0.05)
+    assert (gain.gain is not None and gain.gain.interval[0] > 0) == read
+    assert (gain.reason == "") == read
+
+
 def test_the_best_method_and_where_its_curve_crosses_the_votes(tmp_path):
     methods = [
         ("majority", None, False, 1, 7, 0.0, 0.0),

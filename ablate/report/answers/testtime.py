@@ -51,7 +51,7 @@ METHODS = {
     "revision:majority": "revision, a vote",
 }
 GUIDES = {**SCORERS, "value": "value head", "verifier": "verifier"}
-REACH = 1.25  # how far from the common budget a run may have ended: it is read there, against a vote there
+REACH = 1.5  # how far from the common budget a run may have ended: it is read there, against a vote there
 STRATA = ("easy", "medium", "hard")
 FEWEST = 30  # problems of a difficulty class, for a statement of its own
 
@@ -262,19 +262,22 @@ def _error(solved: np.ndarray, clusters: np.ndarray) -> float | None:
 
 
 def _levels(arms: Sequence[Policies]) -> dict[Kind, tuple[bool, float | None]]:
-    """Curve -> (is it an oracle's, the largest budget that all runs of all arms reach with it and with the
-    majority vote)."""
+    """Curve -> (is it an oracle's, the largest budget that all arms reach with it and with the vote).
+
+    An arm's is the geometric mean of where its runs end: those of a search that stops when it has found
+    something end sooner the better they are, and the best one must not set the others' budget.
+    """
     out: dict[Kind, tuple[bool, float | None]] = {}
     for kind in dict.fromkeys(kind for arm in arms for kind in arm.kinds()):
         having = [arm for arm in arms if kind in arm.kinds()]
-        ends = [
-            min(path.flops[-1], base.flops[-1])
-            for arm in having
-            if BASELINE in arm.kinds()
-            for path, base in zip(arm.paths(kind), arm.paths(BASELINE), strict=True)
-        ]
+        ends = []
+        for arm in having:
+            if BASELINE in arm.kinds():
+                pairs = zip(arm.paths(kind), arm.paths(BASELINE), strict=True)
+                own = [min(path.flops[-1], vote.flops[-1]) for path, vote in pairs]
+                ends.append(float(np.exp(np.log(own).mean())))
         oracle = any(arm.kinds()[kind] for arm in having)
-        out[kind] = oracle, float(min(ends)) if ends else None
+        out[kind] = oracle, min(ends) if ends else None
     return dict(sorted(out.items(), key=lambda item: _place(item[0])))
 
 
@@ -287,9 +290,11 @@ def _gain(arm: Policies, kind: Kind, at: tuple[bool, float | None]) -> Gain:
         return Gain(named(kind), oracle, level, None, None, "not run")
     own, base = [], []
     for path, vote in zip(arm.paths(kind), arm.paths(BASELINE), strict=True):
-        near = path.within(level)
-        if not 1 / REACH <= near / level <= REACH:
+        near = min(path.within(level), float(vote.flops[-1]))
+        if near > REACH * level or near < path.flops[0]:
             return Gain(named(kind), oracle, level, None, None, "its cheapest setting costs more")
+        if near < level / REACH:
+            return Gain(named(kind), oracle, level, None, None, "its dearest setting costs less on a seed")
         against = vote.at(near)
         if against is None:
             return Gain(named(kind), oracle, level, None, None, "no vote that costs as much: larger n needed")
