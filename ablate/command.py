@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,15 +12,21 @@ from ablate.types import UserError
 
 
 def exit_code(work: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
-    """Do a command line's work (None: this process's); 2 after a mistake of the user's, 130 after Ctrl-C."""
+    """Do a command line's work (None: this process's); 2 after a mistake of the user's, 130 after Ctrl-C, 141
+    where nobody reads on (a shell's numbers for SIGINT and SIGPIPE)."""
     try:
-        return work(list(sys.argv[1:] if argv is None else argv))
+        code = work(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"ablate{_rank()}: {one_line(error)}", file=sys.stderr)
         return 2
     except ranks.RankLost as error:
         print(f"ablate{_rank()}: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        return 141
     except KeyboardInterrupt:
         print("ablate: interrupted", file=sys.stderr)
         return 130

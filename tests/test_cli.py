@@ -205,3 +205,14 @@ def test_version_and_configuration_are_printed(runs, capsys):
     assert cli.main(["--cfg=hydra"]) == 0
     assert "output_subdir: null" in capsys.readouterr().out
     assert runs() == []
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])  # more than a buffer holds, and less
+def test_a_pipe_that_nobody_reads_is_no_traceback(option):
+    """As in `python -m ablate --help | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "ablate", option]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=180)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -44,10 +44,10 @@ def _crossed(found: SetAtTest) -> Table:
         rows.append((label + star, NOTHING if level is None else amount(level), *cells))
     head = ("method", "FLOPs per problem", *(arm_name(arm.arm, arm.times) for arm in found.arms))
     notes = [
-        "Accuracy (%) at the largest budget that all arms reach with the method and with a majority vote (an "
-        "arm's: the geometric mean of where its runs end; one that ends sooner is read there), and in brackets "
-        "the difference in points to the same policy's majority vote at the same FLOPs: paired by problem, "
-        "95 % each for itself."
+        "Accuracy (%) at the largest budget that all arms reach with the method and with a majority vote "
+        "(an arm's: the geometric mean of where its runs end; one that ends sooner is read there), and in "
+        "brackets the difference in points to the same policy's majority vote at the same FLOPs: paired by "
+        "problem, 95 % each for itself."
     ]
     if any(gain.oracle for arm in found.arms for gain in arm.gains):
         notes.append("* an oracle: it is told which answers or steps are right; an upper bound.")
