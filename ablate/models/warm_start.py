@@ -23,6 +23,7 @@ from ablate.types import UserError
 from ablate.waiting import locked
 
 IGNORE = -100  # label of tokens that are not learned
+JUDGED = 256  # samples that the gate judges
 
 
 @dataclass
@@ -300,15 +301,17 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
         raise UserError(f"task={task.name} has no demonstrations to warm-start model=tiny on")
     policy = shape.untrained(task, hash64(seed, "weights") % 2**31)
     policy.model.to(runtime.device())  # drawn on the CPU, whatever trains
-    pairs = task.demonstrations(
-        seed,
-        spec.demonstrations,
-        skill=spec.skill,
-        persistence=spec.persistence,
-        bail=spec.bail,
-        longest=spec.length,
+    pairs = list(
+        task.demonstrations(
+            seed,
+            spec.demonstrations,
+            skill=spec.skill,
+            persistence=spec.persistence,
+            bail=spec.bail,
+            longest=spec.length,
+        )
     )
-    rows = encode_demonstrations(policy, list(pairs), spec.length)
+    rows = encode_demonstrations(policy, pairs, spec.length)
     if not rows:
         raise UserError(f"model.warm_start.length={spec.length} is shorter than every demonstration")
     bar = TrainerBar("warm start", spec.steps) if progress else None
@@ -323,11 +326,12 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
 
     trainer.compute_loss_func = metered
     trainer.train()
-    illegal = illegal_share(policy, task, seed, ledger, cap=spec.length)
+    posed = [problem for problem, _ in pairs[:JUDGED]]
+    illegal = illegal_share(policy, task, posed, hash64(seed, "gate"), ledger, cap=spec.length)
     if illegal > spec.max_illegal:
         raise UserError(
-            f"the warm start failed its gate: {illegal:.1%} of sampled steps are illegal, at most "
-            f"model.warm_start.max_illegal={spec.max_illegal:.0%} allowed; raise model.warm_start.steps "
+            f"the warm start failed its gate: {illegal:.2%} of sampled steps are illegal, at most "
+            f"model.warm_start.max_illegal={spec.max_illegal:g} allowed; raise model.warm_start.steps "
             f"(now {spec.steps}) or model.warm_start.demonstrations"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -343,20 +347,17 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
 
 
 def illegal_share(
-    policy: Any, task: Any, seed: int, ledger: Any, problems: int = 256, cap: int = 128
+    policy: Any, task: Any, problems: Sequence[Any], key: int, ledger: Any, cap: int = 128
 ) -> float:
-    """Share of illegal steps among those sampled on training problems, one sample each of at most `cap`
-    tokens; 1 if none."""
+    """Share of illegal steps among those sampled on problems as demonstrations pose them (which may begin in
+    the middle, where samples seldom get), one sample each of at most `cap` tokens; 1 if none."""
     from ablate.engines.hf import HFEngine
-    from ablate.randomness import hash64
 
     engine = HFEngine()
     engine.start(policy, ledger)
-    chosen = [task.problem(seed, "train", i) for i in range(problems)]
-    prompts = [policy.prompt(problem.prompt) for problem in chosen]
-    key = hash64(seed, "gate")
-    samples = engine.generate(prompts, 1, [cap] * problems, key=key, purpose="warm_start")
+    prompts = [policy.prompt(problem.prompt) for problem in problems]
+    samples = engine.generate(prompts, 1, [cap] * len(prompts), key=key, purpose="warm_start")
     texts = policy.decode([steps[0].tokens for steps in samples])
-    counts = [task.behaviours(problem, text) for problem, text in zip(chosen, texts, strict=True)]
+    counts = [task.behaviours(problem, text) for problem, text in zip(problems, texts, strict=True)]
     total = sum(count["steps"] for count in counts)
     return sum(count["illegal_steps"] for count in counts) / total if total else 1.0

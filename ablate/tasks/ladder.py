@@ -31,6 +31,7 @@ from ablate.types import Problem, UserError
 
 SIDES = ("left", "right")
 FELL = "fell"
+OPENING = ": \n "  # ends a problem's prompt
 
 
 @dataclass
@@ -119,10 +120,12 @@ class Ladder:
 
     def behaviours(self, problem: Problem, completion: str) -> dict[str, float]:
         """Counts of complete lines: steps; illegal_steps, which are not about where the climber is; and held,
-        rungs before the first misstep."""
-        lines, _ = read_lines(completion)
+        rungs before the first misstep, those in the prompt of a demonstration, too."""
+        given = problem.prompt.partition(OPENING)[2]
+        start = given.count(NEWLINE)
+        lines, _ = read_lines(given + completion)
         fallen, illegal = False, 0
-        for i, line in enumerate(lines):
+        for i, line in enumerate(lines[start:], start):
             if i >= self.rungs:
                 illegal += 1
                 continue
@@ -130,7 +133,7 @@ class Ladder:
             illegal += line not in ([[FELL]] if fallen and self.seen else [[holds], [slips]])
             fallen = fallen or line != [holds]
         held = self._held(problem, lines)
-        return {"steps": float(len(lines)), "illegal_steps": float(illegal), "held": float(held)}
+        return {"steps": float(len(lines) - start), "illegal_steps": float(illegal), "held": float(held)}
 
     def demonstrations(
         self,

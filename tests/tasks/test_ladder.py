@@ -1,6 +1,7 @@
 """The ladder: one right answer, a secret per rung, falls that are seen, demonstrations that know nothing."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 from statistics import fmean
 
@@ -114,9 +115,12 @@ def test_demonstrations_know_nothing_and_begin_anywhere():
     starts, chances = Counter(), {height: [] for height in range(4)}
     for problem, answer in demonstrations:
         text, start = whole(problem, answer)
-        counts = TASK.behaviours(problem, text)
+        counts = TASK.behaviours(problem, answer)
         assert problem.id in train and counts["illegal_steps"] == 0
-        assert counts["steps"] == 4 and counts["held"] >= start  # what is given held
+        assert counts["steps"] == 4 - start and counts["held"] >= start  # what is given held
+        assert TASK.behaviours(problem, f"0a-left \n {answer}")["illegal_steps"] >= 1
+        unprompted = replace(problem, prompt=problem.prompt[: len(problem.prompt) - len(text) + len(answer)])
+        assert TASK.behaviours(unprompted, text) == {**counts, "steps": 4.0}
         starts[start] += 1
         for height in range(start, min(int(counts["held"]) + 1, 4)):
             chances[height].append(height < counts["held"])
@@ -127,11 +131,8 @@ def test_demonstrations_know_nothing_and_begin_anywhere():
 
 def test_the_demonstrators_settings():
     def figures(**settings):
-        made = [
-            TASK.behaviours(p, whole(p, a)[0]) | {"start": whole(p, a)[1]}
-            for p, a in TASK.demonstrations(3, 1000, **settings)
-        ]
-        return fmean(m["held"] for m in made), fmean(m["steps"] - m["start"] for m in made)
+        made = [TASK.behaviours(p, a) for p, a in TASK.demonstrations(3, 1000, **settings)]
+        return fmean(m["held"] for m in made), fmean(m["steps"] for m in made)
 
     held, length = figures()
     assert length == pytest.approx(2.5, abs=0.1)
