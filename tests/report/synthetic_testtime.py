@@ -64,7 +64,7 @@ def write_testtime(
             flops = ONE * cost * times * (1 - 0.4 * hardness) * rng.uniform(0.9, 1.1, PROBLEMS)
             setting = {"n": 2**j, "c": 1.5} if j % 2 else {"c": 1.5, "n": 2**j}
             if form:
-                setting = {"wait": 2**j} if form == "wait" else {"answers": 2**j, "choose": form}
+                setting = {form: 2**j} if form in ("wait", "stop") else {"answers": 2**j, "choose": form}
             if form == "ask":
                 setting = {"ask": 16 * 2**j, "samples": 4, "prompt": PROMPT}
             points.append(

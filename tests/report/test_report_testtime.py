@@ -96,12 +96,14 @@ def test_a_method_without_a_vote_as_dear_is_left_blank_with_the_reason(tmp_path)
         ("majority", None, False, 1, 3, 0.0, 0.0),
         ("beam", None, False, 16, 3, 0.1, 0.0),
         ("revision", None, False, 1, 2, 0.0, 0.0),
+        ("budget_forcing:stop", None, False, 0.2, 2, 0.0, 0.0),
     ]
     report = assemble(load(write(tmp_path / "x", ["guess_check"], methods=methods)), 0.02)
     gains = {gain.label: gain for gain in report.testtime[0].arms[0].gains}
     assert gains["beam search"].accuracy is None
     assert "costs more" in gains["beam search"].reason
     assert gains["revision"].gain is not None
+    assert gains["stopped early"].reason == "costs less than a plain sample"
     assert "its cheapest setting costs more" in to_markdown(report)
 
 

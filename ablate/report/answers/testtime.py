@@ -297,7 +297,9 @@ def _gain(arm: Policies, kind: Kind, at: tuple[bool, float | None]) -> Gain:
             return Gain(named(kind), oracle, level, None, None, "its dearest setting costs less on a seed")
         against = vote.at(near)
         if against is None:
-            return Gain(named(kind), oracle, level, None, None, "no vote that costs as much: larger n needed")
+            less = near < vote.flops[0]
+            why = "costs less than a plain sample" if less else "no vote that costs as much: larger n needed"
+            return Gain(named(kind), oracle, level, None, None, why)
         solved = path.at(near)
         assert solved is not None, "a level within its ends"
         own.append(solved)
