@@ -60,6 +60,7 @@ def weights(folder):
     return load_file(folder / "policy" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_sharded_run_is_the_data_parallel_run(sharded, cache, tmp_path):
     """The same answers, ledger and accuracy; the same weights, up to the order of sums."""
     parallel = finished(cache, tmp_path, "torchrun", *HARD)
