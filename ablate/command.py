@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,12 +25,21 @@ def exit_code(work: Callable[[list[str]], int], argv: Sequence[str] | None) -> i
     except ranks.RankLost as error:
         print(f"ablate{_rank()}: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `| head` has read enough
+    except BrokenPipeError:
+        if not _unread():  # another pipe's, a worker's: an error like any other
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
         return 141
     except KeyboardInterrupt:
         print("ablate: interrupted", file=sys.stderr)
         return 130
+
+
+def _unread() -> bool:
+    """Is standard output a pipe that nobody reads on, as after `| head`?"""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _rank() -> str:

@@ -216,3 +216,13 @@ def test_a_pipe_that_nobody_reads_is_no_traceback(option):
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=180)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_pipe_that_breaks_is_an_error():
+    program = (
+        "from ablate.command import exit_code\n"
+        "def work(_): raise BrokenPipeError(32, 'a worker')\n"
+        "exit_code(work, [])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 1 and "BrokenPipeError: [Errno 32] a worker" in done.stderr

@@ -327,7 +327,7 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
     trainer.compute_loss_func = metered
     trainer.train()
     posed = [problem for problem, _ in pairs[:JUDGED]]
-    illegal = illegal_share(policy, task, posed, hash64(seed, "gate"), ledger, cap=spec.length)
+    illegal = illegal_share(policy, task, posed, hash64(seed, "gate"), ledger, spec.length)
     if illegal > spec.max_illegal:
         raise UserError(
             f"the warm start failed its gate: {illegal:.2%} of sampled steps are illegal, at most "
@@ -346,9 +346,7 @@ def _make(shape: Any, task: Any, seed: int, folder: Path, progress: bool) -> Non
     (folder / "warm_start.json").write_text(json.dumps(info, indent=1))
 
 
-def illegal_share(
-    policy: Any, task: Any, problems: Sequence[Any], key: int, ledger: Any, cap: int = 128
-) -> float:
+def illegal_share(policy: Any, task: Any, problems: Sequence[Any], key: int, ledger: Any, cap: int) -> float:
     """Share of illegal steps among those sampled on problems as demonstrations pose them (which may begin in
     the middle, where samples seldom get), one sample each of at most `cap` tokens; 1 if none."""
     from ablate.engines.hf import HFEngine
