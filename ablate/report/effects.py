@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -210,7 +211,8 @@ class Effects:
 
         def difference(share: float) -> tuple[float, float, float] | None:
             found = self.at(contrast, "budget", share * self.experiment.budget, family)
-            return None if found is None or not found.interval else (found.estimate.value, *found.interval)
+            # one seed has no interval, and its curves cross all the same
+            return None if found is None else (found.estimate.value, *(found.interval or (-inf, inf)))
 
         return crossings(difference, shares[0], shares[-1])
 

@@ -161,6 +161,8 @@ def test_where_curves_cross(tmp_path):
     low, high = crossing.interval
     assert 0.5 < low < crossing.share < high < 1
     assert told(write_arms(tmp_path / "flat", {"guess_check": 0.3, "mcts": 0.7})).claims[0].crossings == ()
+    (alone,) = assemble(load(root, frozenset({0})), 0.05, ()).claims[0].crossings
+    assert alone.share == pytest.approx(0.5 * 2 ** (1 / 3), rel=0.1) and alone.interval == (None, None)
 
 
 def test_a_suspect_that_ends_below_its_start_is_worth_nothing(tmp_path):
