@@ -155,7 +155,9 @@ def _slopes(report: Report) -> list[str]:
     for claim in report.claims:
         if claim.slope is not None:
             text = f"{claim.title} on {claim.on}: {interval(claim.slope)} points per doubling of compute"
-            where = "; ".join(crossings(claim)) or "the curves do not cross"
+            least, most = claim.by_budget[0][0], claim.by_budget[-1][0]
+            apart = f"the curves do not cross between {least:.2g}x and {most:.2g}x the budget"
+            where = "; ".join(crossings(claim)) or apart
             out.append(f"{text}; {where}.")
     return out
 

@@ -244,8 +244,10 @@ def test_what_was_not_run_is_left_out(tmp_path):
     assert "No verdict: no suspect ran" in html and 'id="effects"' not in html
 
 
-def test_an_effects_slope_is_the_line_through_its_values(folder):
+def test_an_effects_slope_is_the_line_through_its_values(folder, html):
     claims = json.loads((folder / "verdict.json").read_text())["claims"]
+    where = r"do not cross between 0\.25x and 1x the budget"
+    assert len(re.findall(where, html)) == sum(not claim["crossings"] for claim in claims) > 0
     for claim in claims:
         shares, effects = zip(*claim["by_budget"], strict=True)
         values = [effect["estimate"]["value"] for effect in effects]
