@@ -179,6 +179,7 @@ def test_a_sweep_outlives_its_workers_and_loses_no_step(here, sweep):
         assert status(folder) == "finished" and steps == list(range(1, len(steps) + 1))
 
 
+@pytest.mark.slow
 def test_what_a_clone_holds_of_a_finished_run_is_not_run_again(here, sweep):
     """Settings, summary and outcomes are committed; checkpoints, weights and streams are not."""
     first = sweep("strategy=slow", "seed=0,1", "name=cloned", slow=1)
