@@ -19,10 +19,14 @@ class Strategy:
     credit: Credit
 
     def rollout(self, problems: Sequence[Problem], lab: Lab) -> list[Group]:
-        """Credited groups for a batch of problems."""
+        """Credited groups for a batch of problems.
+
+        A group without a token to learn from, sampled by the policy or to imitate, is there for recovery
+        alone: it gets no credit and no place in the loss.
+        """
         groups = verified(self.source(problems, lab), lab)
         groups = verified(self.recovery(groups, lab), lab)
-        return self.credit(groups, lab)
+        return self.credit([group for group in groups if _teaches(group)], lab)
 
 
 def verified(groups: list[Group], lab: Lab) -> list[Group]:
@@ -32,3 +36,7 @@ def verified(groups: list[Group], lab: Lab) -> list[Group]:
         return groups
     judged = iter(lab.verify(open_ones))
     return [[next(judged) if t.solved is None else t for t in group] for group in groups]
+
+
+def _teaches(group: Group) -> bool:
+    return any(step.logprobs is not None or step.imitate > 0.0 for t in group for step in t.steps)

@@ -1,8 +1,9 @@
 """The vocabulary of the laboratory: read this file first.
 
 A *problem* is attempted by *trajectories*; a trajectory is a sequence of *steps*, each written by one
-author (the policy, a prompt, a marker). Trajectories that share a prefix form a *group*: one baseline.
-A strategy turns problems into credited groups and sees the rest of the laboratory only through `Lab`.
+author (the policy, a prompt, a marker). Trajectories that share a prefix form a *group*: one baseline; a
+group without a token to learn from is there for recovery alone. A strategy turns problems into credited
+groups and sees the rest of the laboratory only through `Lab`.
 
 Everything here is immutable; `dataclasses.replace` makes changed copies. No heavy imports.
 """

@@ -9,6 +9,9 @@ weight P(s): outcome credit, which subtracts the weighted mean 1, then gives Alp
     sum_s (pi(s) - P(s)) grad log p(s)        (Silver et al. 2018, doi:10.1126/science.aar6404),
 
 and process credit P(s) (Q(s) - V(parent)) grad log p(s).
+
+The rollouts' answers are handed on beside the rows, masked: nothing in them is reinforced, but recovery finds
+the failures there, of which the rows, single steps, hold few.
 """
 
 from __future__ import annotations
@@ -61,9 +64,9 @@ class Tree:
                 raise UserError(f"{name}={getattr(self, name)} must be positive")
 
     def __call__(self, problems: Sequence[Problem], lab: Lab) -> list[Group]:
-        """A group of siblings for every node that was searched enough; a problem without one has none."""
+        """A group of siblings for every node that was searched enough, and one of each problem's rollouts."""
         roots = [Node(Trajectory(problem)) for problem in problems]
-        examples: list[tuple[Trajectory, float]] = []
+        rollouts: list[tuple[Trajectory, Trajectory]] = []  # a leaf, and the judged answer drawn from it
 
         def select(node: Node) -> Node:
             if self.select == "puct":
@@ -73,14 +76,14 @@ class Tree:
         search(
             roots,
             self.simulations,
-            lambda nodes: self._evaluate(nodes, lab, examples),
+            lambda nodes: self._evaluate(nodes, lab, rollouts),
             lambda nodes: self._expand(nodes, lab),
             select,
             self.parallel,
         )
-        if examples and self.rollout_weight < 1.0:
-            prefixes, outcomes = zip(*examples, strict=True)
-            self.value_head.learn(prefixes, outcomes, lab)
+        if rollouts and self.rollout_weight < 1.0:
+            leaves, answers = zip(*rollouts, strict=True)
+            self.value_head.learn(leaves, [float(bool(t.solved)) for t in answers], lab)
         nodes = [node for root in roots for node in root.walk()]
         lab.log("tree/nodes", len(nodes) / len(roots))
         lab.log("tree/depth", fmean(max(len(n.trajectory.steps) for n in root.walk()) for root in roots))
@@ -88,26 +91,31 @@ class Tree:
         lab.log(
             "tree/solved", fmean(any(n.terminal and n.value == 1.0 for n in root.walk()) for root in roots)
         )
-        return [
+        rows = [
             self._siblings(node)
             for node in nodes
             if sum(child.visits for child in node.children) >= self.min_visits
         ]
+        seen: dict[str, Group] = {}
+        for _, answer in rollouts:
+            seen.setdefault(answer.problem.id, []).append(
+                replace(answer, steps=tuple(step.masked() for step in answer.steps))
+            )
+        return rows + list(seen.values())
 
-    def _evaluate(self, nodes: list[Node], lab: Lab, examples: list[tuple[Trajectory, float]]) -> list[float]:
-        """Values of new leaves; what was seen to follow them is added to the value head's examples."""
+    def _evaluate(
+        self, nodes: list[Node], lab: Lab, rollouts: list[tuple[Trajectory, Trajectory]]
+    ) -> list[float]:
+        """Values of new leaves; the answers drawn from them are added to the rollouts."""
         ends = [node.trajectory for node in nodes if node.terminal]
         solved = iter([float(bool(t.solved)) for t in lab.verify(ends)])
         inner = [node.trajectory for node in nodes if not node.terminal]
         values = [0.0] * len(inner)
         if self.rollout_weight > 0.0 and inner:
             drawn = lab.sample(inner, 1)
-            outcomes = [
-                float(bool(t.solved))
-                for t in lab.verify([t.then(s[0]) for t, s in zip(inner, drawn, strict=True)])
-            ]
-            values = [self.rollout_weight * outcome for outcome in outcomes]
-            examples += zip(inner, outcomes, strict=True)
+            answers = lab.verify([t.then(s[0]) for t, s in zip(inner, drawn, strict=True)])
+            values = [self.rollout_weight * bool(t.solved) for t in answers]
+            rollouts += zip(inner, answers, strict=True)
         if self.rollout_weight < 1.0 and inner:
             heads = self.value_head.values(inner, lab)
             values = [v + (1.0 - self.rollout_weight) * h for v, h in zip(values, heads, strict=True)]

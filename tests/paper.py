@@ -89,7 +89,8 @@ class PaperLab:
         last = t.steps[-1]
         if last.tokens[-1:] != (END,):
             return t
-        cut = replace(last, tokens=last.tokens[:-1], logprobs=last.logprobs[:-1])
+        logprobs = None if last.logprobs is None else last.logprobs[:-1]
+        cut = replace(last, tokens=last.tokens[:-1], logprobs=logprobs)
         return replace(t, steps=(*t.steps[:-1], cut), solved=None)
 
     def oracle(self, prefixes):

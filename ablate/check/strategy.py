@@ -38,7 +38,7 @@ def check_strategy(config: Config, start: bool = False) -> list[Finding]:
         for b, groups in enumerate(batches)
         for where, t in properties.placed(groups)
     ]
-    nothing = () if placed else (f"no trajectory in {BATCHES} batches",)
+    nothing = () if placed else (f"in {BATCHES} batches no token to learn from, sampled or to imitate",)
     sound = [
         (where, t) for where, t in placed if not (properties.unreadable(t, setup) or properties.ragged(t))
     ]

@@ -152,8 +152,10 @@ class Pooled(Sample):
 class Fixed(Sample):
     """The same words whatever the seed."""
 
+    imitate: float = 1.0
+
     def __call__(self, problems, lab):
-        return [[Trajectory(p, (Step((7, 8, 9)),))] * self.n for p in problems]
+        return [[Trajectory(p, (Step((7, 8, 9), imitate=self.imitate),))] * self.n for p in problems]
 
 
 @dataclass
@@ -223,6 +225,7 @@ PLACE = r"batch 0, group 0, trajectory 0 \(\d+,\d+,\d+:\d+\)"
         ("credit=Nobody", {ROLLED}, "the rollout returned a NoneType instead of a list of lists"),
         ("source=Pooled", {GROUPS}, "batch 0, group 0 mixes 4 problems: "),
         ("source=Fixed", {OTHER_SEED}, "sampling_seed makes no difference"),
+        ("source=Fixed imitate=0", {ROLLED}, "in 2 batches no token to learn from, sampled or to imitate"),
         (
             "source=Smuggler",
             {LEDGER},

@@ -3,11 +3,13 @@
 from collections import Counter
 
 import pytest
-from paper import PaperLab, problem
+from paper import MARKER, PaperLab, problem
 
 from ablate.scorers.value_head import ValueHead
+from ablate.strategy import Strategy
 from ablate.types import UserError
-from strategies.guess_check import Outcome
+from strategies.guess_check import NoRecovery, Outcome
+from strategies.learn_to_correct import Correct
 from strategies.mcts import Tree
 from strategies.process_rewards import Process
 
@@ -28,7 +30,12 @@ def searched(seed=0, count=3, wins=WINS, **settings):
     lab = PaperLab(lambda digits: digits in wins, depth=3, probabilities=(0.3, 0.7), seed=seed)
     source = Tree(**{"simulations": 24, "value_head": ExactHead(), **settings})
     groups = source([problem(f"p{i}") for i in range(count)], lab)
-    return lab, source, [lab.verify(group) for group in groups]
+    return lab, source, [lab.verify(group) for group in groups if sampled(group)]
+
+
+def sampled(group):
+    """Has the policy's own tokens to learn from: not a group of rollouts."""
+    return any(step.logprobs is not None for t in group for step in t.steps)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -94,6 +101,36 @@ def test_the_head_learns_from_rollouts_and_the_weight_decides_what_is_asked():
     with_rollouts = lab.asked["rollout"]
     lab, source, _ = searched(rollout_weight=0.0)
     assert lab.asked["rollout"] < with_rollouts
+
+
+def test_failed_rollouts_are_continued_and_nothing_else_is_learned_from_them():
+    def rollout(recovery):
+        lab = PaperLab(lambda digits: digits in WINS, probabilities=(0.3, 0.7), cap=9)
+        source = Tree(simulations=24, value_head=ExactHead())
+        groups = Strategy(source, recovery, Outcome()).rollout([problem(f"p{i}") for i in range(3)], lab)
+        return lab, source.value_head.taught, groups
+
+    lab, taught, rows = rollout(NoRecovery())
+    assert all(sampled(group) for group in rows)  # the rollouts themselves are out of the loss
+
+    corrected, again, groups = rollout(Correct(n=2))
+    assert taught == again and groups[: len(rows)] == rows  # the same trees
+    continued = groups[len(rows) :]
+    ended = [t for group in rows for t in group if lab.finished(t) and not lab.truncated(t)]
+    failures = sum(not solved for _, solved in taught) + sum(not t.solved for t in ended)
+    assert len(continued) == failures > 0
+    assert corrected.asked["rollout"] == lab.asked["rollout"] + 2 * failures
+    per_problem = Counter(group[0].problem.id for group in continued)
+    assert len(per_problem) == 3
+    for group in continued:
+        assert [t.steps[-2].tokens for t in group] == [(MARKER,)] * 2
+        assert all(step.logprobs is None for t in group for step in t.steps[:-1])
+
+
+def test_without_rollouts_there_are_none_to_hand_on():
+    lab = PaperLab(lambda digits: digits in WINS, probabilities=(0.3, 0.7))
+    groups = Tree(simulations=24, value_head=ExactHead(), rollout_weight=0.0)([problem("p")], lab)
+    assert groups and all(sampled(group) for group in groups)
 
 
 def test_one_tree_gives_what_its_seed_gives():
