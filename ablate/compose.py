@@ -20,7 +20,6 @@ import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
@@ -31,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablate import devices
-from ablate.config import Config, validate
+from ablate.config import Config, validate_composed
 from ablate.ledger import UNITS
 from ablate.machine import side_by_side
 from ablate.schema import keys, nearest, one_line, unknown_key
@@ -44,6 +43,7 @@ EXTRAS = {
     "hydra/launcher=ray": "ray",
 }
 BUDGETS = tuple(f"budget.{unit}" for unit in UNITS)
+AXES = "+".join(f"${{hydra:runtime.choices.strategy/{axis}}}" for axis in ("source", "recovery", "credit"))
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def named_runs(checked: Plan) -> list[tuple[Config, str]]:
             # composing takes a tenth of a second
             seeds = [int(line.partition("=")[2]) for line in lines if line.startswith("seed=")]
             config = (
-                _validate(_compose(lines))
+                validate_composed(_compose(lines))
                 if same.follows_seed
                 else _reseeded(same.config, seeds[-1] if seeds else same.config.seed)
             )
@@ -196,7 +196,7 @@ def _once(known: dict[tuple[str, ...], _Composed], lines: list[str], composed: D
     """Validate what was composed, and keep it for other seeds. Raises UserError."""
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     text = str(OmegaConf.to_container(own, resolve=False))
-    found = _Composed(_validate(composed), re.search(r"\$\{[^}]*\bseed\b", text) is not None)
+    found = _Composed(validate_composed(composed), re.search(r"\$\{[^}]*\bseed\b", text) is not None)
     return known.setdefault(_unseeded(lines), found)
 
 
@@ -274,15 +274,6 @@ def _compose(overrides: list[str]) -> DictConfig:
         raise explain(error) from error
 
 
-def _validate(composed: DictConfig) -> Config:
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(composed)  # for values such as ${hydra:runtime.cwd}
-    try:
-        return validate(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
-    finally:
-        HydraConfig.instance().cfg = before
-
-
 def _prepare(arguments: Sequence[str]) -> list[Override]:
     """Overrides as Hydra should take them; keys and groups that do not exist are refused."""
     known = groups()
@@ -294,7 +285,18 @@ def _prepare(arguments: Sequence[str]) -> list[Override]:
     # the unit on the command line replaces the one that the budget's file sets
     named = {each.key_or_group for each in overrides}
     extra = [f"{unit}=null" for unit in BUDGETS if units and unit not in named]
+    # another choice on an axis is another arm: tree+none+outcome instead of guess_check
+    if any(key.startswith("strategy/") for key in named) and "strategy.name" not in named:
+        bases = [choice for each in overrides if each.key_or_group == "strategy" for choice in _choices(each)]
+        plain = all(_only_axes(base.partition("=")[2]) for base in bases)
+        extra.append(f"strategy.name='{AXES if plain else f'${{hydra:runtime.choices.strategy}}+{AXES}'}'")
     return overrides + [_parse(line, known) for line in extra]
+
+
+def _only_axes(strategy: str) -> bool:
+    """Does the file of this choice do nothing but choose a part for each axis?"""
+    files = [root / "strategy" / f"{strategy}.yaml" for root in (conf_dir(), Path.cwd() / "conf")]
+    return any(set(OmegaConf.load(file)) <= {"defaults", "name"} for file in files if file.exists())
 
 
 def _parse(line: str, known: dict[str, list[str]]) -> Override:

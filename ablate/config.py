@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from omegaconf import MISSING, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -213,6 +214,16 @@ def validate(cfg: Any) -> Config:
     typed = OmegaConf.merge(OmegaConf.structured(Config), values)
     OmegaConf.set_readonly(typed, True)
     return cast(Config, typed)
+
+
+def validate_composed(composed: DictConfig) -> Config:
+    """`validate` of all but Hydra's own part, which values such as ${hydra:runtime.cwd} are read from."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(composed)
+    try:
+        return validate(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 def _of_strategy(given: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from omegaconf.errors import ReadonlyConfigError
 from ablate import machine
 from ablate.compose import compose, plan, runs
 from ablate.config import build, run_folder
+from ablate.report.contrasts import CELL_OF
 from ablate.types import UserError
 
 
@@ -186,6 +187,23 @@ def test_the_users_own_strategy_merges_with_the_built_in_ones(tmp_path, monkeypa
     write(tmp_path / "conf/strategy/bad.yaml", "name: [1\nother: 2\n")
     with pytest.raises(UserError, match=r"conf/strategy/bad.yaml, line 2"):
         compose(["strategy=bad"])
+
+
+def test_another_choice_on_an_axis_is_an_arm_of_its_own():
+    """As it stands in results, reports and tuned learning rates; a name of the user's wins."""
+    named = {
+        "strategy/source=tree": "tree+none+outcome",
+        "strategy=mcts strategy/recovery=correct": "tree+correct+outcome",
+        "strategy=process_oracle strategy/recovery=correct": "process_oracle+sample+correct+process",
+        "strategy/source=tree strategy.name=mine": "mine",
+        "strategy.source.n=4": "guess_check",
+    }
+    assert {line: compose(line.split()).strategy.name for line in named} == named
+    swept = plan(["strategy/source=sample,tree", "strategy/credit=outcome,process"], multirun=True)
+    cells = [config.strategy.name for config in runs(swept)]
+    assert cells == [f"{source}+none+{c}" for source in ("sample", "tree") for c in ("outcome", "process")]
+    assert swept.varied == ["strategy/source", "strategy/credit"]
+    assert set(cells) <= set(CELL_OF)
 
 
 def test_an_experiment_can_choose_set_and_sweep(tmp_path):

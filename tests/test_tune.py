@@ -96,9 +96,8 @@ def test_the_best_mean_wins_and_a_comparison_uses_it(grid, capsys):
     }
     spent = chosen["mcts"].tuning
     assert (spent.flops, spent.logical_flops, spent.tokens) == (6e9, 12e9, 6000)
-    # a cell of the factorial is tuned under its arm's name
-    cell = ["strategy/source=tree", "strategy.name=tree+none+outcome", "tuned=mine"]
-    assert compose(cell).learner.lr == 1.2e-3
+    # a cell of the factorial by its axes has its arm's rate
+    assert compose(["strategy/source=tree", "tuned=mine"]).learner.lr == 1.2e-3
     # where the learning rate comes from does not matter to the result
     alike = compose(["strategy=mcts", "learner.lr=1.2e-3"])
     assert fingerprint(alike) == fingerprint(chosen["mcts"])

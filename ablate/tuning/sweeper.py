@@ -24,9 +24,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import OmegaConf
 
-from ablate.config import Config, run_folder, validate
+from ablate.config import Config, run_folder, validate, validate_composed
 from ablate.record import status
 from ablate.tuning.studies import STORAGE, Proposal, Studies, alone, as_json, check, opened, optuna
 from ablate.tuning.trials import outcome, plain_settings
@@ -155,8 +154,7 @@ class StudySweeper(Sweeper):
         return [*self.fixed, *grid, *(f"{key}={as_json(value)}" for key, value in chosen.items())]
 
     def _config(self, lines: list[str]) -> Config:
-        composed = self.loader.load_sweep_config(self.config, lines)
-        return validate(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+        return validate_composed(self.loader.load_sweep_config(self.config, lines))
 
 
 def values(override: Override) -> Iterable[str]:
