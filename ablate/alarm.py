@@ -14,7 +14,7 @@ differences of successive ones (so that a trend is no noise). An alarm clears at
 
 What credit pays for is the mean reward, unless the strategy says otherwise by a diagnostic in PAID; where the
 reward *is* the verified outcome, the first kind cannot ring. In a search, rows are siblings inside a tree:
-there what the tree believes is compared with what it has found and verified.
+there what the tree believes is compared with what its answers, rollouts' included, turn out to be.
 """
 
 from __future__ import annotations

@@ -88,9 +88,9 @@ class Tree:
         lab.log("tree/nodes", len(nodes) / len(roots))
         lab.log("tree/depth", fmean(max(len(n.trajectory.steps) for n in root.walk()) for root in roots))
         lab.log("tree/value", fmean(root.q for root in roots))
-        lab.log(
-            "tree/solved", fmean(any(n.terminal and n.value == 1.0 for n in root.walk()) for root in roots)
-        )
+        ends = [n.value for n in nodes if n.terminal and n.value is not None]
+        ends += [float(bool(answer.solved)) for _, answer in rollouts]
+        lab.log("tree/solved", fmean(ends) if ends else 0.0)  # of all answers that were judged
         rows = [
             self._siblings(node)
             for node in nodes

@@ -1,6 +1,7 @@
 """Search in training: the rows are sibling steps, with AlphaZero's targets or the tree's own values."""
 
 from collections import Counter
+from statistics import fmean
 
 import pytest
 from paper import MARKER, PaperLab, problem
@@ -125,6 +126,22 @@ def test_failed_rollouts_are_continued_and_nothing_else_is_learned_from_them():
     for group in continued:
         assert [t.steps[-2].tokens for t in group] == [(MARKER,)] * 2
         assert all(step.logprobs is None for t in group for step in t.steps[:-1])
+
+
+@pytest.mark.parametrize("rollout_weight", [0.0, 0.5])
+def test_what_a_tree_found_is_the_share_of_right_among_all_answers_that_were_judged(rollout_weight):
+    """The alarm holds what the tree believes against it; answers of rollouts are most of them."""
+
+    class Watched(PaperLab):
+        def verify(self, trajectories):
+            found = super().verify(trajectories)
+            verdicts.extend(t.solved for t in found)
+            return found
+
+    verdicts = []
+    lab = Watched(lambda digits: digits in WINS, probabilities=(0.3, 0.7))
+    Tree(value_head=ExactHead(), rollout_weight=rollout_weight)([problem(f"p{i}") for i in range(3)], lab)
+    assert lab.logged["tree/solved"] == pytest.approx(fmean(verdicts)) and set(verdicts) == {True, False}
 
 
 def test_without_rollouts_there_are_none_to_hand_on():
