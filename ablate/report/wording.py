@@ -63,6 +63,10 @@ def numbers(claim: Claim, report: Report) -> str:
         f"{100 * report.margin:g}, {count(len(claim.effect.seeds), 'seed')} x "
         f"{claim.effect.estimate.problems:,} problems"
     )
+    if claim.word == "harmful" and claim.effect.interval and claim.effect.interval[0] > -report.margin:
+        out += "; by less than the margin"
+    if claim.word == "harmful" and claim.slope and claim.slope.interval and claim.slope.interval[0] > 0.0:
+        out += f"; catching up, {with_interval(claim.slope)} per doubling of compute"
     if claim.word in ("helps", "needed") and claim.worth is not None:
         out += f"; worth {multiple(claim.worth)} the compute"
     if claim.word in ("helps", "needed") and claim.extended is not None:

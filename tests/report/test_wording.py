@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from ablate.report.content import Crossing, Worth
-from ablate.report.wording import amount, count, crossings, described, multiple, percent, points
+from ablate.report.wording import amount, count, crossings, described, multiple, numbers, percent, points
 from ablate.text import table
 
 
@@ -53,6 +53,33 @@ def test_crossings_say_who_is_ahead_then():
         "falls behind at 0.4x the budget [<0.25x, 0.5x]",
         "gets ahead at 0.8x the budget [0.7x, >1x]",
     ]
+
+
+@pytest.mark.parametrize(
+    "effect, slope, text",
+    [
+        ((-0.03, -0.01), (-0.01, 0.02), "-2.0 points [-3.0, -1.0] at 3e12 FLOPs, margin 2, {}."),
+        (
+            (-0.013, -0.001),
+            None,
+            "-0.7 points [-1.3, -0.1] at 3e12 FLOPs, margin 2, {}; by less than the margin.",
+        ),
+        (
+            (-0.013, -0.001),
+            (0.005, 0.047),
+            "-0.7 points [-1.3, -0.1] at 3e12 FLOPs, margin 2, {}; by less than the margin; "
+            "catching up, +2.6 points [+0.5, +4.7] per doubling of compute.",
+        ),
+    ],
+)
+def test_how_harmful_is_said(effect, slope, text):
+    def between(bounds):
+        middle = SimpleNamespace(value=sum(bounds) / 2, problems=1262)
+        return SimpleNamespace(estimate=middle, interval=bounds, seeds=(0, 1))
+
+    claim = SimpleNamespace(word="harmful", effect=between(effect), slope=slope and between(slope))
+    report = SimpleNamespace(metric="pass@1", budget=3e12, unit="flops", margin=0.02, look=None)
+    assert numbers(claim, report) == text.format("2 seeds x 1,262 problems")
 
 
 def test_a_component_is_described_by_its_plain_settings():
