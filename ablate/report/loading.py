@@ -7,11 +7,13 @@ refused; other differences become notes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ablate.config import LearnerConfig
 from ablate.experiments import check_experiment, no_runs, run_folders
 from ablate.record import load_evaluation, primary, read_json, read_jsonl, status
 from ablate.report.contrasts import ALONE, CELLS, NOTHING
@@ -140,8 +142,12 @@ def _problems(folder: Path, step: int) -> Problems:
 
 
 def settings(run: Run, groups: tuple[str, ...]) -> dict[str, Any]:
-    """Dotted keys with values of some groups of a run's config."""
-    found = dict(flat({group: run.config.get(group, {}) for group in groups if "." not in group}))
+    """Dotted keys with values of some groups of a run's config. Keys of the learner that did not exist when
+    it was recorded are at their defaults, which do what was done before."""
+    recorded = {group: run.config.get(group, {}) for group in groups if "." not in group}
+    if "learner" in recorded:
+        recorded["learner"] = asdict(LearnerConfig()) | recorded["learner"]
+    found = dict(flat(recorded))
     found.pop("evaluate.workers", None)  # changes nothing
     if "budget.unit" in groups:
         found["budget.unit"] = run.budget[0]

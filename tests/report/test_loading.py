@@ -77,6 +77,15 @@ def test_other_differences_are_named(folder):
     ]
 
 
+def test_a_key_that_an_older_run_did_not_know_yet_is_no_difference(folder):
+    write_run(folder, "mcts", 2, curve(0.5), **{"learner.kl": 0.0, "learner.sharding": "none"})
+    assert load(folder).notes == []
+    write_run(folder, "mcts", 3, curve(0.5), **{"learner.sharding": "full"})
+    assert load(folder).notes == [
+        "learner.sharding differs: none (guess_check s0 s1, mcts s0 s1 s2); full (mcts s3)"
+    ]
+
+
 def test_a_run_outside_a_checkout_has_no_revision(folder):
     run = write_run(folder, "mcts", 2, curve(0.5))
     meta = json.loads((run / "meta.json").read_text())
