@@ -34,6 +34,7 @@ from ablate.config import Config, validate_composed
 from ablate.ledger import UNITS
 from ablate.machine import side_by_side
 from ablate.schema import keys, nearest, one_line, unknown_key
+from ablate.strategy import AXES
 from ablate.tuning.sweeper import StudySweeper
 from ablate.types import UserError
 
@@ -43,7 +44,7 @@ EXTRAS = {
     "hydra/launcher=ray": "ray",
 }
 BUDGETS = tuple(f"budget.{unit}" for unit in UNITS)
-AXES = "+".join(f"${{hydra:runtime.choices.strategy/{axis}}}" for axis in ("source", "recovery", "credit"))
+CELL = "+".join(f"${{hydra:runtime.choices.strategy/{axis}}}" for axis in AXES)  # tree+none+outcome
 
 
 @dataclass(frozen=True)
@@ -289,7 +290,7 @@ def _prepare(arguments: Sequence[str]) -> list[Override]:
     if any(key.startswith("strategy/") for key in named) and "strategy.name" not in named:
         bases = [choice for each in overrides if each.key_or_group == "strategy" for choice in _choices(each)]
         plain = all(_only_axes(base.partition("=")[2]) for base in bases)
-        extra.append(f"strategy.name='{AXES if plain else f'${{hydra:runtime.choices.strategy}}+{AXES}'}'")
+        extra.append(f"strategy.name='{CELL if plain else f'${{hydra:runtime.choices.strategy}}+{CELL}'}'")
     return overrides + [_parse(line, known) for line in extra]
 
 
