@@ -287,6 +287,7 @@ def _prepare(arguments: Sequence[str]) -> list[Override]:
     named = {each.key_or_group for each in overrides}
     extra = [f"{unit}=null" for unit in BUDGETS if units and unit not in named]
     # another choice on an axis is another arm: tree+none+outcome instead of guess_check
+    named |= _named_by_experiments(overrides)
     if any(key.startswith("strategy/") for key in named) and "strategy.name" not in named:
         bases = [choice for each in overrides if each.key_or_group == "strategy" for choice in _choices(each)]
         plain = all(_only_axes(base.partition("=")[2]) for base in bases)
@@ -296,8 +297,28 @@ def _prepare(arguments: Sequence[str]) -> list[Override]:
 
 def _only_axes(strategy: str) -> bool:
     """Does the file of this choice do nothing but choose a part for each axis?"""
-    files = [root / "strategy" / f"{strategy}.yaml" for root in (conf_dir(), Path.cwd() / "conf")]
-    return any(set(OmegaConf.load(file)) <= {"defaults", "name"} for file in files if file.exists())
+    return any(set(file) <= {"defaults", "name"} for file in _files("strategy", strategy))
+
+
+def _named_by_experiments(overrides: Sequence[Override]) -> set[str]:
+    """Parts of the strategy that the chosen experiments' own files choose or name: strategy/source."""
+    found = set()
+    chosen = [line for each in overrides if each.key_or_group == "experiment" for line in _choices(each)]
+    for file in [file for line in chosen for file in _files("experiment", line.partition("=")[2])]:
+        entries = [entry for entry in file.get("defaults") or [] if isinstance(entry, DictConfig)]
+        found |= {str(key).removeprefix("override /") for entry in entries for key in entry}
+        found |= {f"strategy.{key}" for key in file.get("strategy") or ()}
+    return {key for key in found if key.startswith("strategy") and key != "strategy"}
+
+
+def _files(group: str, choice: str) -> list[DictConfig]:
+    """The file of a choice as it stands; none if there is no such choice. Raises UserError."""
+    paths = [root / group / f"{choice}.yaml" for root in (conf_dir(), Path.cwd() / "conf")]
+    try:
+        files = [OmegaConf.load(path) for path in paths if path.exists()]
+    except _HYDRA_ERRORS as error:
+        raise explain(error) from error
+    return [file for file in files if isinstance(file, DictConfig)]
 
 
 def _parse(line: str, known: dict[str, list[str]]) -> Override:

@@ -206,6 +206,15 @@ def test_another_choice_on_an_axis_is_an_arm_of_its_own():
     assert set(cells) <= set(CELL_OF)
 
 
+def test_a_choice_on_an_axis_in_an_experiments_own_file_names_the_arm_too(tmp_path):
+    text = "# @package _global_\ndefaults:\n  - override /strategy/source: tree\n"
+    write(tmp_path / "conf/experiment/mine.yaml", text)
+    assert compose(["experiment=mine"]).strategy.name == "tree+none+outcome"
+    assert compose(["experiment=mine", "strategy=learn_to_correct"]).strategy.name == "tree+correct+outcome"
+    write(tmp_path / "conf/experiment/mine.yaml", f"{text}strategy:\n  name: own\n")
+    assert compose(["experiment=mine"]).strategy.name == "own"
+
+
 def test_an_experiment_can_choose_set_and_sweep(tmp_path):
     text = """# @package _global_
 defaults:
