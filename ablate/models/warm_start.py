@@ -99,6 +99,8 @@ def load_or_make(shape: Any, task: Any, seed: int, cache: Path, progress: bool):
         raise UserError(
             f"paths.cache={cache} cannot be written ({error.strerror}): set ABLATE_CACHE"
         ) from None
+    if folder.exists() and _damage(folder) is None:  # it appears whole: nobody has to wait to read it
+        return _load(folder)
     with locked(Path(f"{folder}.lock"), f"the warm start of seed {seed}"):
         if folder.exists():
             damage = _damage(folder)

@@ -28,6 +28,7 @@ from ablate.models.warm_start import (
 from ablate.tasks.chain import Chain
 from ablate.tasks.countdown import Countdown
 from ablate.types import UserError
+from ablate.waiting import locked
 
 SPEC = WarmStart(steps=4, batch=8, demonstrations=64, max_illegal=1.0)
 SHAPE = TinyModel(hidden=16, layers=1, heads=2, feedforward=16, positions=256, warm_start=SPEC)
@@ -269,6 +270,13 @@ def test_two_processes_side_by_side_make_it_once(tmp_path):
     printed = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert log.read_text() == "made\n" and printed[0] == printed[1] != ""
+
+
+def test_a_whole_one_is_read_whoever_holds_the_lock(cache, makes, capsys):
+    folder = cache / "warm_start" / cache_key(SHAPE, TASK, 0)
+    with locked(folder.with_suffix(".lock"), "it"):
+        load_or_make(SHAPE, TASK, 0, cache, False)
+    assert makes == [] and "waiting" not in capsys.readouterr().err
 
 
 # -- refusals -----------------------------------------------------------------------------------------------
