@@ -36,7 +36,8 @@ CHOICES = (4, 3, 1, 2)  # of equally likely next steps, for each step of an atte
 SPREAD = 0.55  # of the chance that an attempt is right, over problems: exponent of exponential quantiles
 CLASSES = 32  # of problems by that chance
 GOLDEN = 0.5 * (5**0.5 - 1)  # its multiples fill [0, 1) evenly from the start
-GIVEN_UP = 0.2  # answers given up for one that ends right
+GIVEN_UP = 0.2  # answers given up for one that ends right, after training
+FIRST_GIVEN_UP = 2.3  # and before it
 LAST = 0.5  # chance to give up where the cap leaves no room for another attempt
 
 EOS, BOUNDARY, RIGHT, LAST_STEP, FIRST = 0, 1, 2, 3, 4
@@ -86,13 +87,16 @@ class Manner:
         """Mean length of an answer after so many updates."""
         return self.length * (1 - (1 - START) * math.exp(-updates / GROWTH))
 
-    def chances(self, length: float) -> tuple[list[float], float]:
-        """(of a right end after an attempt, by class of problems; of giving up) for this mean length."""
+    def chances(self, updates: float) -> tuple[list[float], float]:
+        """(of a right end after an attempt, by class of problems; of giving up) after so many updates."""
+        length = self.after(updates)
+        given_up = GIVEN_UP + (FIRST_GIVEN_UP - GIVEN_UP) * math.exp(-updates / GROWTH)
         low, high = 0.0, 1.0
         for _ in range(30):
             middle = (low + high) / 2
-            low, high = (middle, high) if self._mean(*_chances(middle)) > length else (low, middle)
-        return _chances(low)
+            longer = self._mean(*_chances(middle, given_up)) > length
+            low, high = (middle, high) if longer else (low, middle)
+        return _chances(low, given_up)
 
     def _mean(self, right: list[float], given_up: float) -> float:
         attempt = self.attempt * self.step
@@ -106,11 +110,12 @@ class Manner:
         return total / len(right)
 
 
-def _chances(mean: float) -> tuple[list[float], float]:
-    """Quantiles of a Weibull distribution: most problems are hard, a few easy."""
+def _chances(mean: float, given_up: float) -> tuple[list[float], float]:
+    """Quantiles of a Weibull distribution: most problems are hard, a few easy. given_up: for one that ends
+    right."""
     quantiles = [(-math.log(1 - (i + 0.5) / CLASSES)) ** SPREAD for i in range(CLASSES)]
     scale = mean * CLASSES / sum(quantiles)
-    return [min(1.0, scale * each) for each in quantiles], GIVEN_UP * mean
+    return [min(1.0, scale * each) for each in quantiles], given_up * mean
 
 
 class Policy:
@@ -166,7 +171,7 @@ class Engine:
 
     def learn(self, updates: float) -> None:
         """Answer from now on as after so many updates."""
-        self._right, self._given_up = self._manner.chances(self._manner.after(updates))
+        self._right, self._given_up = self._manner.chances(updates)
 
     def generate(
         self,
