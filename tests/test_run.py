@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,7 +132,7 @@ def test_another_sampling_seed_changes_the_draws_alone(cache: Path, whole: Path,
     assert a[0]["train/solved"] != b[0]["train/solved"] or a[0]["train/length"] != b[0]["train/length"]
 
 
-@pytest.mark.parametrize("after", [0, 3, 9])
+@pytest.mark.parametrize("after", [0, 3, pytest.param(9, marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_bit_for_bit(cache: Path, whole: Path, tmp_path: Path, after: int) -> None:
     """kill -9 when `after` steps are on disk (0: in the first evaluation), then the same command again."""
     victim = subprocess.Popen(
@@ -180,10 +181,11 @@ def test_a_finished_run_shows_its_summary_and_is_not_run_again(cache: Path, whol
 
 
 def test_fresh_keeps_the_earlier_run(cache: Path, whole: Path, tmp_path: Path) -> None:
-    ablate(cache, tmp_path)
+    shutil.copytree(whole.parent, tmp_path / whole.parent.name)
     ablate(cache, tmp_path, "fresh=true")
-    folders = sorted(path.name for path in tmp_path.glob("smoke/*"))
-    assert len(folders) == 2 and folders[1] == folders[0] + ".before-1"
+    folder, earlier = sorted(tmp_path.glob("smoke/*"))
+    assert earlier.name == folder.name + ".before-1" == whole.name + ".before-1"
+    assert trace(earlier) == trace(folder) == trace(whole)
 
 
 @pytest.mark.parametrize(

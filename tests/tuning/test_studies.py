@@ -101,6 +101,7 @@ def test_every_arm_gets_as_many_trials_and_its_own_winner(runs, capsys):
             assert str(figure) in out
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_stopped_goes_on_to_the_same_trials(runs):
     seeds = "seed=100,101"
     assert search(seeds, trials=2, name="undisturbed") == 0
