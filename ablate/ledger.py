@@ -88,6 +88,7 @@ class Ledger:
         self.unit, self.budget = unit, budget
         self.accounts = {purpose: Account() for purpose in (*BUDGETED, *SEPARATE)}
         self.seconds = 0.0  # wall time of training so far, evaluation and warm start excluded
+        self.version = 0  # of the policy's weights
         self._prefixes = PrefixIndex()
         self._clock: float | None = None
         self._common = {purpose: Account() for purpose in self.accounts}  # as of the last `sync`
@@ -100,6 +101,7 @@ class Ledger:
 
     def new_policy_version(self) -> None:
         """The weights have changed: caches are void."""
+        self.version += 1
         self._prefixes.clear()
 
     def charge_generation(

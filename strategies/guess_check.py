@@ -75,7 +75,8 @@ class Outcome:
         if min(rewards) == max(rewards):  # a group of one included; rounding must not make a signal
             return [0.0] * n
         weights = [trajectory.steps[-1].weight if trajectory.steps else 1.0 for trajectory in group]
-        continued, weighted = group[0].parent is not None, any(weight != 1.0 for weight in weights)
+        parent, weighted = group[0].parent, any(weight != 1.0 for weight in weights)
+        continued = parent is not None and all(t.parent is parent for t in group)
         mean = fmean(rewards, weights if weighted else None)
         centred = [reward - mean for reward in rewards]
         if weighted:

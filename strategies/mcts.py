@@ -32,9 +32,10 @@ class Tree:
 
     simulations: per problem; parallel: how many of them at a time. width: steps sampled at each node, equal
     ones merged. c_puct: exploration. noise_alpha, noise_share: Dirichlet noise at the root. rollout_weight:
-    share of the rollout in a leaf's value, the rest is the value head's (0: no rollouts; 1: no value head).
-    min_visits: of its children, for a node to be trained on. select: "uniform" is the placebo: the tree grows
-    without regard to values, the targets are made the same way.
+    share of the rollout in a leaf's value, the rest is the value head's (1: no value head; 0: no rollouts,
+    and the head learns from the answers that end inside the tree). min_visits: of its children, for a node to
+    be trained on. select: "uniform" is the placebo: the tree grows without regard to values, the targets are
+    made the same way.
     """
 
     simulations: int = 16
@@ -81,10 +82,17 @@ class Tree:
             select,
             self.parallel,
         )
-        if rollouts and self.rollout_weight < 1.0:
-            leaves, answers = zip(*rollouts, strict=True)
-            self.value_head.learn(leaves, [float(bool(t.solved)) for t in answers], lab)
         nodes = [node for root in roots for node in root.walk()]
+        if self.rollout_weight < 1.0:
+            examples = rollouts or [
+                (above.trajectory, node.trajectory)
+                for node in nodes
+                if node.terminal and node.visits
+                for above in node.path()
+                if above is not node
+            ]
+            outcomes = [float(bool(answer.solved)) for _, answer in examples]
+            self.value_head.learn([prefix for prefix, _ in examples], outcomes, lab)
         lab.log("tree/nodes", len(nodes) / len(roots))
         lab.log("tree/depth", fmean(max(len(n.trajectory.steps) for n in root.walk()) for root in roots))
         lab.log("tree/value", fmean(root.q for root in roots))
@@ -107,8 +115,9 @@ class Tree:
         self, nodes: list[Node], lab: Lab, rollouts: list[tuple[Trajectory, Trajectory]]
     ) -> list[float]:
         """Values of new leaves; the answers drawn from them are added to the rollouts."""
-        ends = [node.trajectory for node in nodes if node.terminal]
-        solved = iter([float(bool(t.solved)) for t in lab.verify(ends)])
+        ended = [node for node in nodes if node.terminal]
+        for node, judged in zip(ended, lab.verify([node.trajectory for node in ended]), strict=True):
+            node.trajectory = judged
         inner = [node.trajectory for node in nodes if not node.terminal]
         values = [0.0] * len(inner)
         if self.rollout_weight > 0.0 and inner:
@@ -120,7 +129,9 @@ class Tree:
             heads = self.value_head.values(inner, lab)
             values = [v + (1.0 - self.rollout_weight) * h for v, h in zip(values, heads, strict=True)]
         inner_values = iter(values)
-        return [next(solved) if node.terminal else next(inner_values) for node in nodes]
+        return [
+            float(bool(node.trajectory.solved)) if node.terminal else next(inner_values) for node in nodes
+        ]
 
     def _expand(self, nodes: list[Node], lab: Lab) -> None:
         """Sample the next step of every node, `width` times."""
@@ -138,8 +149,10 @@ class Tree:
         return [
             Trajectory(
                 node.trajectory.problem,
-                (*prefix, replace(child.trajectory.steps[-1], value=child.q, weight=child.prior)),
+                (*prefix, replace(child.trajectory.steps[-1], value=value, weight=child.prior)),
+                solved=child.trajectory.solved,
                 reward=child.visits / total / child.prior,
             )
             for child in node.children
+            for value in [child.q if child.visits else node.q]  # of what was not tried nothing is known
         ]

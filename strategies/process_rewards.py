@@ -29,7 +29,7 @@ from ablate.scorers.monte_carlo import MonteCarlo
 from ablate.scorers.oracle import Oracle
 from ablate.scorers.steps import step_values
 from ablate.scorers.verified import Verified
-from ablate.types import Group, Lab, Scorer, Task, UserError
+from ablate.types import Group, Lab, Scorer, Task, Trajectory, UserError
 from strategies.guess_check import Outcome
 
 
@@ -40,8 +40,8 @@ class Process:
     scorer: who values a step; each has settings of its own below. form: see above; auto: difference where the
     values are the policy's own (monte_carlo), return where they are earned (verified), else progress.
     coefficient: of what is centred. until: share of the budget after which only the outcome counts ("to
-    create the early examples"). shuffle: the placebo: the steps' progress is permuted within each answer, its
-    sum kept. outcome: the outcome's credit.
+    create the early examples"). shuffle: the placebo: the progress of the policy's steps is permuted within
+    each answer, in a tree that of siblings, its sum kept. outcome: the outcome's credit.
     """
 
     scorer: Literal["monte_carlo", "learned", "judge", "verified", "oracle"] = "monte_carlo"
@@ -78,9 +78,9 @@ class Process:
             return self.outcome(groups, lab)
         groups = [group if _searched(group) else [lab.split(t) for t in group] for group in groups]
         judged = [t for group in groups if not _searched(group) for t in group]
-        values = iter(step_values(judged, self._scorer, lab))
+        values = iter(step_values(judged, self._scorer, lab, sampled=True))
         return [
-            [_from_tree(t) for t in group] if _searched(group) else self._credit(group, values, lab)
+            self._from_tree(group, lab) if _searched(group) else self._credit(group, values, lab)
             for group in groups
         ]
 
@@ -90,7 +90,7 @@ class Process:
             paid = (p for p, step in zip(steps, t.steps, strict=True) if step.logprobs is not None)
             lab.log("reward/process", sum(max(p, 0.0) for p in paid))
         if self.shuffle:
-            progress = [lab.rng.sample(steps, len(steps)) for steps in progress]
+            progress = [_shuffled(t, steps, lab) for t, steps in zip(group, progress, strict=True)]
         if self._form != "difference":
             if self._form == "return":
                 progress = [[sum(steps[i:]) for i in range(len(steps))] for steps in progress]
@@ -100,6 +100,23 @@ class Process:
                 for a, steps in zip(self.outcome.advantages(group), centred, strict=True)
             ]
         return [replace(t, advantages=tuple(steps)) for t, steps in zip(group, progress, strict=True)]
+
+    def _from_tree(self, group: Group, lab: Lab) -> Group:
+        """Q(child) - V(parent) for the last step of each sibling; the path before them is masked."""
+        gains = [(t.steps[-1].value or 0.0) - (t.steps[-2].value or 0.0) for t in group]
+        if self.shuffle:
+            gains = lab.rng.sample(gains, len(gains))
+        return [
+            replace(t, advantages=(0.0,) * (len(t.steps) - 1) + (gain,))
+            for t, gain in zip(group, gains, strict=True)
+        ]
+
+
+def _shuffled(trajectory: Trajectory, progress: list[float], lab: Lab) -> list[float]:
+    """The progress of the policy's own steps, permuted among these; the others' is not used."""
+    own = [t for t, step in enumerate(trajectory.steps) if step.logprobs is not None]
+    drawn = dict(zip(own, lab.rng.sample(own, len(own)), strict=True))
+    return [progress[drawn.get(t, t)] for t in range(len(progress))]
 
 
 def _centred(group: Group, gains: list[list[float]], by_place: bool) -> list[list[float]]:
@@ -120,9 +137,3 @@ def differences(values: list[float]) -> list[float]:
 
 def _searched(group: Group) -> bool:
     return all(t.steps and t.steps[-1].value is not None for t in group)
-
-
-def _from_tree(trajectory):
-    """Q(child) - V(parent) for the last step; the path before it is masked."""
-    parent, child = trajectory.steps[-2].value, trajectory.steps[-1].value
-    return replace(trajectory, advantages=(0.0,) * (len(trajectory.steps) - 1) + (child - parent,))

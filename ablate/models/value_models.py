@@ -69,12 +69,16 @@ class HeadModel:
         self._head.to(policy.device)
         self._optimizer = torch.optim.AdamW(self._head.parameters(), lr=lr, weight_decay=0.01)
         self._flops = 2.0 * (width * width + width)
-        self._features: dict[tuple[int, ...], Any] = {}  # of prefixes read since the last fit
+        self._features: dict[tuple[int, ...], Any] = {}  # of prefixes read under this version of the policy
+        self._version = ledger.version
 
     def _read(self, prefixes: Sequence[Trajectory]) -> Any:
         """Hidden states at the last tokens, (prefixes, width)."""
         import torch
 
+        if self._version != self._ledger.version:
+            self.forget()
+            self._version = self._ledger.version
         rows = list(dict.fromkeys(_tokens(prefix) for prefix in prefixes))
         fresh = [row for row in rows if row not in self._features]
         with self._policy.reading(), torch.no_grad():
@@ -112,6 +116,8 @@ class HeadModel:
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits as loss_of
 
+        if not any(ranks.gathered(bool(prefixes))):
+            return 0.0
         wanted = torch.tensor(targets, device=self._policy.device)
         features = self._read(prefixes)
         first = None

@@ -225,7 +225,7 @@ def _updates(config: Config, policy: Any, groups: list[Any], folder: Path) -> tu
     took: list[tuple[float, float]] = []
     ledger = Ledger()
     plain: Any = OmegaConf.to_container(cast(Any, config.learner))
-    settings = replace(LearnerConfig(**plain), max_steps=1 + 2 * STEPS, iterations=1)
+    settings = replace(LearnerConfig(**plain), max_steps=1 + 2 * STEPS, iterations=1, kl=0.0)
     learner = Learner(
         policy,
         settings,

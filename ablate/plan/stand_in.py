@@ -351,8 +351,12 @@ class _Head(_Stateless):
         self._policy, self._ledger, self._steps = policy, ledger, steps
         self._flops = 2.0 * (width * width + width)
         self._read: set[tuple[int, ...]] = set()
+        self._version = ledger.version
 
     def _charge(self, prefixes: Sequence[Trajectory]) -> None:
+        if self._version != self._ledger.version:
+            self._read.clear()
+            self._version = self._ledger.version
         for row in dict.fromkeys(each.problem.tokens + each.completion for each in prefixes):
             if row not in self._read:
                 self._read.add(row)

@@ -108,6 +108,14 @@ def test_a_head_shares_the_policys_passes():
     assert ledger.accounts["score"].flops == model._flops and ledger.accounts["score"].processed == 0
     model.predict([prefix(6)])
     assert ledger.accounts["score"].processed == 1
+    model.predict([prefix(6)])
+    assert ledger.accounts["score"].processed == 1
+    ledger.new_policy_version()  # other hidden states
+    with torch.no_grad():
+        model._policy.model.get_input_embeddings().weight.mul_(-1.0)
+    fresh = HeadModel(model._policy, Ledger(), 0, lr=3e-3, steps=60)
+    assert model.predict([prefix(6)]) == fresh.predict([prefix(6)])
+    assert ledger.accounts["score"].processed == 3
 
 
 def test_maximal_rows():

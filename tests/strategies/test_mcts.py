@@ -63,6 +63,21 @@ def test_process_credit_is_the_childs_value_minus_the_parents():
     assert not lab.asked.get("label")  # the tree's values serve; no scorer is asked
 
 
+def test_a_step_that_the_search_never_tried_gets_no_process_credit():
+    lab, _, groups = searched(simulations=4, parallel=1, min_visits=1, c_puct=0.01)
+    credited = [t for group in Process()(groups, lab) for t in group]
+    untried = [t for t in credited if t.reward == 0.0]
+    assert untried and not any(t.advantages[-1] for t in untried)
+    assert any(t.advantages[-1] for t in credited)
+
+
+def test_the_placebo_permutes_the_values_of_siblings():
+    lab, _, groups = searched()
+    real, placebo = Process()(groups, lab), Process(shuffle=True)(groups, lab)
+    ends = [[[t.advantages[-1] for t in group] for group in each] for each in (real, placebo)]
+    assert ends[0] != ends[1] and [sorted(group) for group in ends[0]] == [sorted(group) for group in ends[1]]
+
+
 def test_rows_are_sibling_steps_once_each_behind_a_masked_path():
     lab, _, groups = searched()
     rows = Counter((t.problem.id, t.completion) for group in groups for t in group)
@@ -102,6 +117,10 @@ def test_the_head_learns_from_rollouts_and_the_weight_decides_what_is_asked():
     with_rollouts = lab.asked["rollout"]
     lab, source, _ = searched(rollout_weight=0.0)
     assert lab.asked["rollout"] < with_rollouts
+    # of what ended inside the tree, every state on the way
+    assert {len(prefix.steps) for prefix, _ in source.value_head.taught} == {0, 1, 2}
+    for prefix, solved in source.value_head.taught:
+        assert lab.value(lab.digits(prefix.completion)) != 1.0 - solved  # nothing wins from a lost state
 
 
 def test_failed_rollouts_are_continued_and_nothing_else_is_learned_from_them():

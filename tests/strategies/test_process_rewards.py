@@ -137,6 +137,38 @@ def test_an_oracle_needs_a_task_that_has_one():
     Process().check(Plain())
 
 
+@given(groups_of, st.integers(1, 2))
+def test_what_the_policy_did_not_write_is_not_judged_and_changes_no_credit(answers, masked):
+    """The path of a continuation: all prefixes but those inside it."""
+
+    def continued():
+        steps = [lab.split(answer(lab, *digits)).steps for digits in answers]
+        return [
+            lab.verify([Trajectory(problem(), (*(s.masked() for s in own[:masked]), *own[masked:]))])[0]
+            for own in steps
+        ]
+
+    lab = lab_of()
+    every = [step_values([t], KnownValues(), lab)[0] for t in continued()]
+    made = process(lab, form="difference")
+    (credited,) = made([continued()], lab)
+    for values, t in zip(every, credited, strict=True):
+        assert t.advantages[masked:] == pytest.approx(differences(values)[masked:])
+        assert not any(t.advantages[:masked])
+    assert {len(completion) for _, completion in made._scorer.asked} == set(range(masked, 3))
+
+
+def test_the_placebo_leaves_the_sum_of_what_the_policy_wrote():
+    lab = lab_of()
+    path = Step((0,), None)
+    group = lab.verify([Trajectory(problem(), (path, Step((1, 1, 98), (-0.7,) * 3)))])
+    real, placebo = (
+        process(lab, form="difference", shuffle=shuffle)([group], lab)[0][0].advantages[1:]
+        for shuffle in (False, True)
+    )
+    assert sum(real) == pytest.approx(sum(placebo))
+
+
 def test_foreign_steps_set_no_baseline():
     """The masked path of a continuation takes no part in the group's mean."""
     lab = lab_of()

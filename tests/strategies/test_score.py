@@ -7,6 +7,7 @@ from paper import MARKER, PaperLab, answer
 
 from ablate.strategy import verified
 from ablate.types import UserError
+from strategies.guess_check import Outcome
 from strategies.score import SecondTurn, Turns, outcomes
 
 WINS = {(0, 1, 1), (1, 1, 1)}
@@ -77,6 +78,13 @@ def test_what_the_turns_achieve_is_reported(lab, turns):
     assert shown["difference"] == pytest.approx(shown["turn_2"] - shown["turn_1"])
     moved = lab.logged["score/incorrect_to_correct"] - lab.logged["score/correct_to_incorrect"]
     assert moved == pytest.approx(shown["difference"])
+
+
+def test_the_outcome_of_second_turns_does_not_depend_on_their_order(lab, turns):
+    """Those that were cut off have no first turn, and are in the group all the same."""
+    _, (group,) = turns
+    found = [Outcome().advantages(order) for order in (group, group[::-1])]
+    assert {t.parent is None for t in group} == {False, True} and found[0] == pytest.approx(found[1][::-1])
 
 
 def test_shares_and_weights_have_limits():
