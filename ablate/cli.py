@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 from ablate import __doc__ as purpose
 from ablate import __version__
 from ablate.command import exit_code
-from ablate.compose import Plan, conf_dir, default_choices, enter_working_directory, explain, groups, plan
-from ablate.config import Config, validate
+from ablate.compose import Plan, default_choices, enter_working_directory, explain, groups, plan
+from ablate.config import Config, validate_job
 from ablate.launch import start_others
+from ablate.naming import conf_dir
 from ablate.schema import nearest
 from ablate.sweeps.jobs import sweep
 from ablate.types import UserError
@@ -141,7 +142,7 @@ def _run(checked: Plan) -> int:
 
 def _start(cfg: Any) -> Any:
     enter_working_directory()
-    checked: Config = validate(cfg)
+    checked: Config = validate_job(cfg)
     from ablate.run import run  # imports torch
 
     return run(checked)

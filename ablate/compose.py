@@ -33,8 +33,8 @@ from ablate import devices
 from ablate.config import Config, validate_composed
 from ablate.ledger import UNITS
 from ablate.machine import side_by_side
+from ablate.naming import conf_dir, conf_dirs
 from ablate.schema import keys, nearest, one_line, unknown_key
-from ablate.strategy import AXES
 from ablate.tuning.sweeper import StudySweeper
 from ablate.types import UserError
 
@@ -44,7 +44,6 @@ EXTRAS = {
     "hydra/launcher=ray": "ray",
 }
 BUDGETS = tuple(f"budget.{unit}" for unit in UNITS)
-CELL = "+".join(f"${{hydra:runtime.choices.strategy/{axis}}}" for axis in AXES)  # tree+none+outcome
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,10 @@ class Plan:
     known: dict[tuple[str, ...], _Composed] = field(default_factory=dict)  # without the seed -> checked
 
 
-def conf_dir() -> Path:
-    """The project's own choices: inside the installed package, or beside it in a checkout."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
-
-
 def groups() -> dict[str, list[str]]:
     """Every group with its choices, the working directory's included: {"strategy": ["guess_check"], ...}."""
     found: dict[str, set[str]] = {group: set() for group in default_choices()}
-    for root in (conf_dir(), Path.cwd() / "conf"):
+    for root in conf_dirs():
         for path in root.rglob("*.yaml"):
             if path.parent != root:
                 found.setdefault(path.parent.relative_to(root).as_posix(), set()).add(path.stem)
@@ -286,39 +279,7 @@ def _prepare(arguments: Sequence[str]) -> list[Override]:
     # the unit on the command line replaces the one that the budget's file sets
     named = {each.key_or_group for each in overrides}
     extra = [f"{unit}=null" for unit in BUDGETS if units and unit not in named]
-    # another choice on an axis is another arm: tree+none+outcome instead of guess_check
-    named |= _named_by_experiments(overrides)
-    if any(key.startswith("strategy/") for key in named) and "strategy.name" not in named:
-        bases = [choice for each in overrides if each.key_or_group == "strategy" for choice in _choices(each)]
-        plain = all(_only_axes(base.partition("=")[2]) for base in bases)
-        extra.append(f"strategy.name='{CELL if plain else f'${{hydra:runtime.choices.strategy}}+{CELL}'}'")
     return overrides + [_parse(line, known) for line in extra]
-
-
-def _only_axes(strategy: str) -> bool:
-    """Does the file of this choice do nothing but choose a part for each axis?"""
-    return any(set(file) <= {"defaults", "name"} for file in _files("strategy", strategy))
-
-
-def _named_by_experiments(overrides: Sequence[Override]) -> set[str]:
-    """Parts of the strategy that the chosen experiments' own files choose or name: strategy/source."""
-    found = set()
-    chosen = [line for each in overrides if each.key_or_group == "experiment" for line in _choices(each)]
-    for file in [file for line in chosen for file in _files("experiment", line.partition("=")[2])]:
-        entries = [entry for entry in file.get("defaults") or [] if isinstance(entry, DictConfig)]
-        found |= {str(key).removeprefix("override /") for entry in entries for key in entry}
-        found |= {f"strategy.{key}" for key in file.get("strategy") or ()}
-    return {key for key in found if key.startswith("strategy") and key != "strategy"}
-
-
-def _files(group: str, choice: str) -> list[DictConfig]:
-    """The file of a choice as it stands; none if there is no such choice. Raises UserError."""
-    paths = [root / group / f"{choice}.yaml" for root in (conf_dir(), Path.cwd() / "conf")]
-    try:
-        files = [OmegaConf.load(path) for path in paths if path.exists()]
-    except _HYDRA_ERRORS as error:
-        raise explain(error) from error
-    return [file for file in files if isinstance(file, DictConfig)]
 
 
 def _parse(line: str, known: dict[str, list[str]]) -> Override:

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ablate.ledger import UNITS
+from ablate.naming import arm_name
 from ablate.schema import COMPONENT, construct, limited, read
 from ablate.schema import build as build
 from ablate.types import UserError
@@ -216,12 +217,27 @@ def validate(cfg: Any) -> Config:
     return cast(Config, typed)
 
 
+def validate_job(cfg: Any, choices: Mapping[str, Any] | None = None) -> Config:
+    """`validate` of what Hydra composed for a job. Another choice on an axis names the arm.
+
+    choices: by group; None: the running job's.
+    """
+    choices = HydraConfig.get().runtime.choices if choices is None else choices
+    given = cfg.copy()
+    if isinstance(given.get("strategy"), DictConfig):
+        OmegaConf.set_struct(given, False)
+        OmegaConf.set_readonly(given, False)
+        if name := arm_name(choices, given.strategy.get("name")):
+            given.strategy.name = name
+    return validate(given)
+
+
 def validate_composed(composed: DictConfig) -> Config:
-    """`validate` of all but Hydra's own part, which values such as ${hydra:runtime.cwd} are read from."""
+    """`validate_job` of all but Hydra's own part, which values such as ${hydra:runtime.cwd} are read from."""
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(composed)
     try:
-        return validate(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+        return validate_job(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
     finally:
         HydraConfig.instance().cfg = before
 

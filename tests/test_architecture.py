@@ -37,6 +37,7 @@ LAYERS = [
     {"search", "scorers"},
     {
         "strategy",
+        "naming",
         "verdicts",
         "lab",
         "evaluate",

@@ -201,18 +201,43 @@ def test_another_choice_on_an_axis_is_an_arm_of_its_own():
     assert {line: compose(line.split()).strategy.name for line in named} == named
     swept = plan(["strategy/source=sample,tree", "strategy/credit=outcome,process"], multirun=True)
     cells = [config.strategy.name for config in runs(swept)]
-    assert cells == [f"{source}+none+{c}" for source in ("sample", "tree") for c in ("outcome", "process")]
+    assert cells == ["guess_check", "sample+none+process", "tree+none+outcome", "tree+none+process"]
     assert swept.varied == ["strategy/source", "strategy/credit"]
     assert set(cells) <= set(CELL_OF)
 
 
-def test_a_choice_on_an_axis_in_an_experiments_own_file_names_the_arm_too(tmp_path):
-    text = "# @package _global_\ndefaults:\n  - override /strategy/source: tree\n"
-    write(tmp_path / "conf/experiment/mine.yaml", text)
-    assert compose(["experiment=mine"]).strategy.name == "tree+none+outcome"
-    assert compose(["experiment=mine", "strategy=learn_to_correct"]).strategy.name == "tree+correct+outcome"
-    write(tmp_path / "conf/experiment/mine.yaml", f"{text}strategy:\n  name: own\n")
-    assert compose(["experiment=mine"]).strategy.name == "own"
+def test_whoever_makes_another_choice_on_an_axis_names_the_arm(tmp_path):
+    """An experiment's file, one that it is made from, or its sweep; strategies of the user's, too."""
+
+    def experiment(name, text):
+        write(tmp_path / f"conf/experiment/{name}.yaml", f"# @package _global_\n{text}")
+
+    def names(*lines):
+        return [config.strategy.name for config in runs(plan(lines, multirun=True))]
+
+    experiment("searched", "defaults:\n  - override /strategy/source: tree\n")
+    experiment("heir", "defaults:\n  - searched\n  - _self_\n")
+    for name in ("searched", "heir"):
+        assert compose([f"experiment={name}"]).strategy.name == "tree+none+outcome"
+        assert names(f"experiment={name}", "strategy=learn_to_correct,mcts") == [
+            "tree+correct+outcome",
+            "mcts",
+        ]
+    experiment("named", "defaults:\n  - searched\n  - _self_\nstrategy:\n  name: own\n")
+    assert compose(["experiment=named"]).strategy.name == "own"
+    placebos = "defaults:\n  - override /strategy: mcts_uniform\nhydra:\n  sweeper:\n    params:\n"
+    experiment("placebos", f"{placebos}      strategy/recovery: none,correct\n")
+    assert names("experiment=placebos") == ["mcts_uniform", "mcts_uniform+tree+correct+outcome"]
+    experiment(
+        "credited", "hydra:\n  sweeper:\n    params:\n      strategy: process_rewards,process_shuffled\n"
+    )
+    assert names("experiment=credited", "strategy/source=tree") == [
+        "tree+none+process",
+        "process_shuffled+tree+none+process",
+    ]
+    write(tmp_path / "conf/strategy/heir.yaml", "defaults:\n  - process_shuffled\nname: heir\n")
+    assert compose(["strategy=heir"]).strategy.name == "heir"
+    assert compose(["strategy=heir", "strategy/source=tree"]).strategy.name == "heir+tree+none+process"
 
 
 def test_an_experiment_can_choose_set_and_sweep(tmp_path):

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 
 from ablate import config
-from ablate.compose import compose, conf_dir, groups
+from ablate.compose import compose, groups
+from ablate.naming import conf_dir
 from ablate.types import UserError
 
 ROOT = Path(__file__).parents[1]

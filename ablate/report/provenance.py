@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
+from ablate.naming import conf_dirs
 from ablate.report.runs import Run
 
 START = ("-m", "ablate")
@@ -43,9 +43,7 @@ def commands(runs: Sequence[Run]) -> tuple[tuple[str, ...], int]:
 
 def design(experiment: str) -> str | None:
     """The command of the sweep whose configuration has the experiment's name, if there is one."""
-    from ablate.compose import conf_dir
-
-    there = any((conf / "experiment" / f"{experiment}.yaml").is_file() for conf in (conf_dir(), Path("conf")))
+    there = any((conf / "experiment" / f"{experiment}.yaml").is_file() for conf in conf_dirs())
     return _line(("-m", f"experiment={experiment}")) if there else None
 
 

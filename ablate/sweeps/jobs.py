@@ -27,7 +27,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from ablate import devices, ranks
 from ablate.compose import Plan, enter_working_directory, named_runs, run_name
-from ablate.config import Config, run_folder, validate
+from ablate.config import Config, run_folder, validate_job
 from ablate.owner import Busy
 from ablate.record import primary, read_jsonl, status
 from ablate.runtime import StopRequest
@@ -203,7 +203,7 @@ def _run(cfg: Any, again: bool) -> tuple[State, str, Path]:
     if again:
         cfg = cfg.copy()
         cfg.resume, cfg.fresh = True, False
-    config: Config = validate(cfg)
+    config: Config = validate_job(cfg)
     folder = run_folder(config)
     if status(folder) == "finished" and not config.fresh:
         return "known", _accuracy(folder), folder

@@ -25,7 +25,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
-from ablate.config import Config, run_folder, validate, validate_composed
+from ablate.config import Config, run_folder, validate_composed, validate_job
 from ablate.record import status
 from ablate.tuning.studies import STORAGE, Proposal, Studies, alone, as_json, check, opened, optuna
 from ablate.tuning.trials import outcome, plain_settings
@@ -130,7 +130,9 @@ class StudySweeper(Sweeper):
             index += len(jobs)
             ends: dict[str, list[Path]] = {}
             for (each, _), end in zip(jobs, returned, strict=True):
-                ends.setdefault(each.arm, []).append(run_folder(validate(end.cfg)))
+                ends.setdefault(each.arm, []).append(
+                    run_folder(validate_job(end.cfg, end.hydra_cfg.hydra.runtime.choices))
+                )
             told = [self._tell(studies, known[each.arm], each, ends[each.arm]) for each in asked]
             if not all(told):  # stopped: the next trials would not know of these
                 return

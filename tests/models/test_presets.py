@@ -9,9 +9,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ablate.compose import compose, conf_dir
+from ablate.compose import compose
 from ablate.config import build
 from ablate.models.flops import PassCost
+from ablate.naming import conf_dir
 
 # hidden, layers, heads, key-value heads, head size, feedforward, vocabulary, tied, positions
 SIZES = {
