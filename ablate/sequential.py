@@ -77,6 +77,8 @@ def _main(argv: list[str]) -> int:
                 )
             return code
         told = [f"{key}={own[key]}" for key in OF_THE_REPORT if key in own]
+        # also of runs that were there before, and declare none
+        told += [f"looks={','.join(map(str, looks.at))}", f"spending={looks.spending}"]
         if code := report([str(folder), *told, f"seeds={','.join(map(str, seeds[:count]))}"]):
             return code
         if (read_json(folder / "verdict.json").get("look") or {}).get("stop"):

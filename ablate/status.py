@@ -16,8 +16,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, Literal
 
 from ablate.command import exit_code
@@ -33,6 +34,7 @@ from ablate.types import UserError
 
 ROWS = 40  # printed without --all
 TAIL = 1 << 16  # bytes from the end of a stream
+PAUSE = 20  # median steps: what lies longer between two was no work, as when a run was stopped and goes on
 
 State = Literal["running", "done", "failed", "stopped", "waiting", "unreadable"]
 ORDER: tuple[State, ...] = ("running", "failed", "unreadable", "stopped", "waiting", "done")
@@ -181,7 +183,9 @@ def _rest(folder: Path) -> float | None:
     gained = rows[-1]["budget/spent"] - rows[0]["budget/spent"]
     if gained <= 0:
         return None
-    pace = (rows[-1]["time"] - rows[0]["time"]) / gained
+    steps = [after["time"] - before["time"] for before, after in pairwise(rows)]
+    worked = [each for each in steps if each <= PAUSE * median(steps)]
+    pace = fmean(worked) * len(steps) / gained
     return max(0.0, (1.0 - rows[-1]["budget/spent"]) * pace - (time.time() - rows[-1]["time"]))
 
 

@@ -154,10 +154,12 @@ def choose(trials: list[Trial]) -> list[Choice]:
 def _grid(trials: Iterable[Trial]) -> bool:
     """Has every strategy been tried at the same settings?"""
     tried: dict[str, set[Any]] = {}
+    trials = list(trials)
     for each in trials:
         tried.setdefault(each.arm, set()).add(each.values)
     same = len({frozenset(each) for each in tried.values()}) == 1
-    return same and all([key for key, _ in each.values] == ["learner.lr"] for each in trials)
+    searched = any((each.folder.parent / STORAGE).exists() for each in trials)
+    return same and not searched and all([key for key, _ in each.values] == ["learner.lr"] for each in trials)
 
 
 def _notes(settings: tuple[Setting, ...], best: Setting, grid: bool) -> Iterator[str]:

@@ -87,7 +87,7 @@ def test_a_block_with_failed_runs_is_no_look(monkeypatch, capsys):
         ([*COMMON, "looks=2,4", "seed=1,2"], "seed=1,2 has 2 seeds; the last look is at 4"),
         ([*COMMON, "looks=2,4", "looks=2,3"], "looks is given twice"),
         ([*COMMON, "looks=2,4", "margin=3"], "margin=3 is no share"),
-        ([*COMMON, "looks=2,4", "control=nowhere"], "control=nowhere has no verdict.json"),
+        ([*COMMON, "looks=2,4", "control=nowhere"], "control=nowhere does not exist"),
         ([*COMMON, "looks=2,4", "learner.lrr=1"], "unknown key learner.lrr; did you mean learner.lr?"),
         (["strategy=guess_check,rejection_sft", "looks=2,4"], "no suspect beside what it is added to"),
         ([*COMMON, "looks=2,4", "--resume"], "keys are written without dashes"),

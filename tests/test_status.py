@@ -15,7 +15,7 @@ from ablate.compose import named_runs, plan
 from ablate.config import run_folder
 from ablate.owner import NAME, owned
 from ablate.record import write_json
-from ablate.status import lines, main, overview
+from ablate.status import _rest, lines, main, overview
 from ablate.sweeps.planned import FOLDER, Planned, declare
 from ablate.types import UserError
 
@@ -93,6 +93,13 @@ def test_every_state_is_told_from_the_files(experiment):
     assert "10 runs: 2 running, 2 failed, 2 stopped, 2 waiting, 2 done · about 9:" in text
     search = "searchFilter=tags.experiment%20%3D%20%27demo%27"
     assert f"#/experiments/1/runs?{search}&compareRunsMode=CHART&workflowType=" in text
+
+
+def test_a_pause_is_no_work(tmp_path):
+    ago = [(23 - i) * 10 + (12 * 3600 if i < 20 else 0) for i in range(24)]
+    rows = [{"time": time.time() - each, "budget/spent": (i + 1) / 100} for i, each in enumerate(ago)]
+    (tmp_path / "steps.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert _rest(tmp_path) == pytest.approx(760, abs=15)
 
 
 def test_what_died_is_stopped_and_what_cannot_be_read_is_said(experiment, capsys):

@@ -136,15 +136,29 @@ def _notes(experiment: Experiment, arms: list[Arm]) -> list[str]:
             )
         if arm.alarms:
             notes.append(f"{arm.name}: {arm.alarms} of its runs raised an alarm (see their summary.md)")
-        if arm.after is None:
-            notes.append(f"{arm.name} cannot be read at the budget: outcomes per problem are missing there")
+        if unread := _unread(experiment, arm.name):
+            notes.append(
+                f"{arm.name}, seed {', '.join(map(str, unread))}, cannot be read at the budget: outcomes per "
+                "problem are missing there, and its effects are without"
+            )
         if arm.largest_batch is not None and arm.largest_batch > LARGE:
             fits = max(1, int(_problems_per_batch(experiment, arm.name) * LARGE / arm.largest_batch))
             notes.append(
-                f"{arm.name}: one batch took up to {100 * arm.largest_batch:.2f} % of the budget, more than "
-                f"{100 * LARGE:g} %: what it had learned at the budget is read between distant points; "
-                f"learner.problems={fits} would fit"
+                f"{arm.name}: one batch took up to {100 * arm.largest_batch:.2f} % of the budget, so that "
+                f"readings at equal spend are coarse; learner.problems={fits} keeps it at {100 * LARGE:g} %"
             )
+    if any("tuning" in arm.separate for arm in arms):
+        for arm in arms:
+            if arm.role in ("base", "suspect", "combination") and "tuning" not in arm.separate:
+                notes.append(f"{arm.name} was not tuned itself")
+    moved = [
+        name
+        for run in experiment.runs
+        if (name := run.config.get("name", experiment.name)) != experiment.name
+    ]
+    if moved:
+        names = ", ".join(f"name={name}" for name in sorted(set(map(str, moved))))
+        notes.append(f"{len(moved)} of the runs were made as {names}, and their folders put here afterwards")
     if experiment.runs[0].primary == "score":
         notes.append(
             f"accuracy is the mean of the task's own score ({experiment.runs[0].metric}), not the share of "
@@ -161,6 +175,12 @@ def _notes(experiment: Experiment, arms: list[Arm]) -> list[str]:
             "budget would have given, so effects at smaller budgets and multiples of compute are biased"
         )
     return notes
+
+
+def _unread(experiment: Experiment, arm: str) -> list[int]:
+    """Seeds with a run of the arm that cannot be read at the budget."""
+    keys = sorted(experiment.arm(arm))
+    return [key[0] for key in keys if experiment.read(arm, key, "budget", experiment.budget) is None]
 
 
 def _problems_per_batch(experiment: Experiment, arm: str) -> int:

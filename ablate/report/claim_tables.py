@@ -39,12 +39,12 @@ def claims(report: Report) -> Table:
         )
         for claim in report.claims
     )
-    head = ("suspect", "points", "verdict", "seeds", f"against {LONGER}x the budget", "worth in compute")
+    head = ("suspect", "points", "verdict", "seeds", f"against {LONGER}x the budget", "without it as good at")
     notes = []
     if any(claim.worth is not None for claim in report.claims):
         notes.append(
-            "Worth: the multiple of the budget with which the arm without the suspect would be as good, as "
-            "far as it was run."
+            "Without it as good at: the multiple of the budget with which the arm without the suspect is as "
+            "good as the one with it, as far as it was run."
         )
     return Table("claims", "Effects and verdicts", head, rows, tuple(notes))
 
@@ -126,20 +126,42 @@ def accounts(report: Report) -> Table:
             each.extended for claim in report.claims for each in claim.accounts if each.effect.axis == axis
         )
     ]
-    notes: tuple[str, ...] = ()
+    notes = []
     if untested and rows:
-        notes = (
+        notes.append(
             f"Not tested at equal {' and '.join(untested)}: whether a suspect is “needed”, because nothing "
-            f"that suspects are added to ran to {LONGER} times as much; “helps” may be “needed” there.",
+            f"that suspects are added to ran to {LONGER} times as much; “helps” may be “needed” there."
         )
-    return Table("accounts", "The verdict by other accounts", head, tuple(rows), notes)
+    if unread := _unread(report):
+        notes.append(
+            f"Not read, because one of the two was first evaluated after the other had ended: "
+            f"{'; '.join(unread)}. More milestones (budget.milestones=) evaluate earlier."
+        )
+    rates = {arm.name: arm.lr for arm in report.arms}
+    if "updates" in axes and any(
+        len({rates.get(arm) for arm, _ in claim.weights}) > 1 for claim in report.claims if claim.accounts
+    ):
+        notes.append("Equal updates are not updates of one size: every arm has its own learning rate.")
+    return Table("accounts", "The verdict by other accounts", head, tuple(rows), tuple(notes))
+
+
+def _unread(report: Report) -> list[str]:
+    """Accounts at which a claim with an effect has none."""
+    axes = [axis for axis in ACCOUNTS if axis != report.unit]
+    found = []
+    for claim in report.claims:
+        read = {each.effect.axis for each in claim.accounts}
+        if claim.effect and len(claim.weights) == 2 and (missing := [a for a in axes if a not in read]):
+            found.append(f"{name(claim)} at equal {' and '.join(ACCOUNTS[axis] for axis in missing)}")
+    return found
 
 
 def _account(found: Account | None) -> str:
     if found is None:
         return NOTHING
     caveats = f" ({'; '.join(found.caveats)})" if found.caveats else ""
-    return f"{interval(found.effect)} {found.word}{caveats}, at {amount(found.effect.level)}"
+    at = f"{amount(found.effect.level)} {ACCOUNTS[found.effect.axis]}"
+    return f"{interval(found.effect)} {found.word}{caveats}, at {at}"
 
 
 def factorial(report: Report) -> Table:

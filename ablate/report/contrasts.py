@@ -51,6 +51,7 @@ PLACEBOS = {
 }
 # what any use of the compute should beat
 FLOORS = ("guess_check_wide", "rejection_sft", "more_demonstrations")
+ON_ESSAY = "the essay's recipe"
 ESSAY = "essay"  # learn_to_correct by another name: what others are added to
 OUTSIDE = ".Turns"  # credit of two-turn answers: plain decoding does not rank them (SCoRe)
 PRIVILEGED = "oracle"
@@ -188,11 +189,7 @@ def families(arms: Mapping[str, str], ladder: Iterable[str] = ()) -> list[list[C
     if recipe:
         extra: tuple[tuple[str, Cell], ...]
         extra = (("process", (0, 1, 1)), ("search", (1, 1, 0)), ("full", (1, 1, 1)))
-        on_essay = [
-            against(grid[cell], recipe, suspect, "the essay's recipe")
-            for suspect, cell in extra
-            if cell in grid
-        ]
+        on_essay = [against(grid[cell], recipe, suspect, ON_ESSAY) for suspect, cell in extra if cell in grid]
     return [on_base, on_essay]
 
 

@@ -23,8 +23,10 @@ def control(folder: Path) -> Control:
     path, again = folder / "verdict.json", f"python -m ablate.report {folder}"
     if not path.exists():
         beside = [each.parent.name for each in sorted(folder.parent.glob("*/verdict.json"))]
-        hint = f"; {nearest(folder.name, beside)}" if beside and not folder.exists() else ""
-        raise UserError(f"control={folder} has no verdict.json: {again}{hint}")
+        if not folder.exists():
+            hint = f"; {nearest(folder.name, beside)}" if beside else ""
+            raise UserError(f"control={folder} does not exist{hint}")
+        raise UserError(f"control={folder} has no verdict.json: {again}")
     report = read_json(path)
     try:
         if report["schema"] != SCHEMA:

@@ -101,7 +101,7 @@ def _load(folder: Path, problems: Problems | None) -> Run:
         name, seed = config["strategy"]["name"], config["seed"]
         spent, declared = float(summary["budget"]["spent"]), float(summary["budget"]["declared"])
         _ = summary["compute"], float(summary["seconds"]["total"]), config["learner"]["schedule"]
-        last = int(milestones[-1]["step"])
+        last, read = int(milestones[-1]["step"]), float(milestones[-1]["budget/spent"])
         needed = (
             *COLUMNS.values(),
             "budget/spent",
@@ -116,6 +116,8 @@ def _load(folder: Path, problems: Problems | None) -> Run:
         raise UserError(f"cut off: evaluations.jsonl lacks {missing[0]}")
     if spent < declared * (1 - NEAR):
         raise UserError(f"ended at {100 * spent / declared:.0f} % of its budget")
+    if read < 1 - NEAR:
+        raise UserError(f"cut off: evaluations.jsonl ends at {100 * read:.0f} % of its budget")
     if not (folder / "evaluations" / f"{last:06d}.parquet").exists():
         raise UserError(f"evaluations/{last:06d}.parquet, the outcomes per problem, is missing")
     own = _problems(folder, last)

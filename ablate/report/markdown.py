@@ -9,13 +9,13 @@ from ablate.report.content import Claim, Report
 from ablate.report.tables import tables
 from ablate.report.wording import (
     NO_VERDICT,
-    RULE,
     Table,
     apart,
     count,
     design,
     looked,
     repeat,
+    rule,
     sensitivity,
     sentence,
     unrecorded,
@@ -27,13 +27,13 @@ WIDE = ("settings",)  # better read on the page, or in the runs' config.yaml
 
 def to_markdown(report: Report) -> str:
     """The whole page."""
-    title, _ = answers.asked(report)
+    title, question = answers.asked(report)
     said = {
         "Length and accuracy": answers.lengths(report),
         "Test-time compute": [line for each in report.testtime for line in answers.tested(each)],
     }
     parts = [
-        [f"# {report.experiment}: {title[0].lower()}{title[1:]}", "", *_verdicts(report)],
+        [f"# {report.experiment}: {title[0].lower()}{title[1:]}", "", question, "", *_verdicts(report)],
         ["## The design", "", *_bullets(f"{what}: {text}" for what, text in design(report))],
         *([f"## {name}", "", *_bullets(found)] for name, found in said.items()),
         *([f"## {each.title}", "", *_table(each)] for each in tables(report) if each.key not in WIDE),
@@ -49,7 +49,7 @@ def _verdicts(report: Report) -> list[str]:
     found = found or _bullets(answers.longer(report)) or [NO_VERDICT]
     found = [*said, *([""] if said else []), *found]
     if any(claim.effect and claim.effect.interval for claim in report.claims):
-        found += ["", RULE]
+        found += ["", rule(report)]
     known = sensitivity(report)
     return [*found, *([""] if known else []), *_bullets(known)]
 

@@ -18,7 +18,6 @@ from ablate.report.figures import Figure, palette
 from ablate.report.tables import tables
 from ablate.report.wording import (
     NO_VERDICT,
-    RULE,
     Table,
     amount,
     apart,
@@ -29,6 +28,7 @@ from ablate.report.wording import (
     looked,
     numbers,
     repeat,
+    rule,
     sensitivity,
     unrecorded,
 )
@@ -125,8 +125,8 @@ def _verdicts(report: Report) -> str:
     colours = palette(report)
     items = "\n".join(_verdict(claim, report, colours[claim.suspect]) for claim in report.claims)
     decided = any(claim.effect and claim.effect.interval for claim in report.claims)
-    rule = re.sub(r"\*(.+?)\*", r"<em>\1</em>", escape(RULE))
-    return f'<ul class="verdicts">\n{items}\n</ul>' + (f'\n<p class="note">{rule}</p>' if decided else "")
+    words = re.sub(r"\*(.+?)\*", r"<em>\1</em>", escape(rule(report)))
+    return f'<ul class="verdicts">\n{items}\n</ul>' + (f'\n<p class="note">{words}</p>' if decided else "")
 
 
 def _verdict(claim: Claim, report: Report, colour: str) -> str:

@@ -1,12 +1,14 @@
 """The runs of an experiment, read at any amount of compute.
 
 Accuracy is the share of solved answers (pass@1), or the mean of the task's own score where it has one. A
-run's accuracy per problem can be read at any amount of compute up to its end: it is interpolated between the
-two milestones beside it, linearly in the logarithm of the compute (in the compute itself before the first
-milestone), as rule 2 of the experiment says."""
+run's accuracy per problem can be read at its start, and at any amount of compute from its first milestone
+to its end: it is interpolated between the two milestones beside it, linearly in the logarithm of the
+compute, as rule 2 of the experiment says. Between the start and the first milestone nothing is read: most is
+learned there, and a straight line would understate it by many points."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -125,6 +127,8 @@ class Run:
     def at(self, axis: Axis, level: float) -> np.ndarray | None:
         """Accuracy per problem when `level` had been spent; None where the record does not tell."""
         spent = self.spent(axis)
+        if len(spent) > 1 and spent[0] < level < (1 - NEAR) * spent[1]:
+            return None
         if level <= spent[-1]:
             after = int(np.searchsorted(spent, level))
             weight = _position(level, spent[after - 1], spent[after]) if after else 1.0
@@ -151,6 +155,14 @@ def _per_problem(folder: Path, step: int, problems: Problems, column: str) -> np
     if not np.array_equal(ids, problems.ids):
         raise UserError(f"{folder}: the evaluation at step {step} has other problems than the last one")
     return np.bincount(place, weights=columns[column].astype(float)) / np.bincount(place)
+
+
+def first_draws(runs: Iterable[Run]) -> list[Run]:
+    """One run of each seed, with the smallest sampling seed: other draws do not make a seed count twice."""
+    found: dict[int, Run] = {}
+    for run in sorted(runs, key=lambda run: run.key):
+        found.setdefault(run.seed, run)
+    return list(found.values())
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.report.content import Arm, Claim, Control, ControlClaim, Effect, Report, Worth
+from ablate.report.contrasts import ON_ESSAY
 from ablate.report.verdict import LONGER
 
 ACCOUNTS = {"flops": "FLOPs", "logical_flops": "logical FLOPs", "updates": "updates"}
@@ -19,12 +20,14 @@ SCORERS = {
     "judge": "judge",
 }
 NOTHING = "–"
+MARGIN = 0.02  # where the command line gives none
 NO_VERDICT = "No verdict: no suspect ran beside what it is to be added to."
 RULE = (
-    "Intervals are 95 %, seeds and problems both random, and hold together for all suspects added to the "
-    "same recipe. A suspect is *harmful* if its interval lies below zero, *not needed* if it lies below the "
-    f"margin, *needed* if it lies above the margin and {LONGER} times the budget does not make up for it, "
-    "and *helps* if it lies above zero; else the answer is *inconclusive*."
+    "Intervals are 95 %, seeds and problems both random, and hold together (simultaneously) for all suspects "
+    "that were run on top of the same recipe. The first that holds is the answer: *harmful* if the interval "
+    "lies below zero, however little; *not needed* if it lies below the margin; *needed* if it lies above "
+    f"the margin and {LONGER} times the budget does not make up for it; *helps* if it lies above zero; else "
+    "*inconclusive*."
 )
 # suspect -> what it takes to have been seen before "not needed" says much
 SENSITIVE = {"search": "search", "process": "process rewards"}
@@ -39,6 +42,12 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+
+def rule(report: Report) -> str:
+    """How an interval becomes a word, and what the suspects are added to."""
+    recipe = " The essay's recipe is guess + check with learning to correct."
+    return RULE + (recipe if any(claim.on == ON_ESSAY for claim in report.claims) else "")
 
 
 def sentences(report: Report) -> list[str]:
@@ -63,6 +72,8 @@ def numbers(claim: Claim, report: Report) -> str:
         f"{100 * report.margin:g}, {count(len(claim.effect.seeds), 'seed')} x "
         f"{claim.effect.estimate.problems:,} problems"
     )
+    if len(claim.weights) == 2:
+        out += f", {' minus '.join(arm for arm, _ in claim.weights)}"
     if claim.word == "harmful" and claim.effect.interval and claim.effect.interval[0] > -report.margin:
         out += "; by less than the margin"
     if claim.word == "harmful" and claim.slope and claim.slope.interval and claim.slope.interval[0] > 0.0:
@@ -271,6 +282,7 @@ def design(report: Report) -> list[tuple[str, str]]:
     apart = {
         purpose: sum(arm.separate.get(purpose, 0.0) for arm in report.arms) / len(report.arms)
         for purpose in dict.fromkeys(purpose for arm in report.arms for purpose in arm.separate)
+        if purpose != "tuning"  # once for an arm
     }
     runs = sum(len(curve.run) for arm in report.arms for curve in arm.curves)
     outcome = (
@@ -290,8 +302,9 @@ def design(report: Report) -> list[tuple[str, str]]:
         ),
         ("seeds", ", ".join(map(str, report.seeds))),
         ("looks", " ".join(looked(report))),
-        ("margin", f"{100 * report.margin:g} points, declared before the runs"),
+        ("margin", _margin(report.margin)),
         ("learning rate", _rates(report.arms)),
+        ("tuning", _tuning(report.arms)),
         ("cost", f"{count(runs, 'run')}, {report.hours:.1f} hours of run time"),
         (
             "not charged",
@@ -299,6 +312,20 @@ def design(report: Report) -> list[tuple[str, str]]:
         ),
     ]
     return [(what, text) for what, text in facts if text]
+
+
+def _margin(margin: float) -> str:
+    chosen = "the default" if margin == MARGIN else "that it was chosen before the runs is the author's word"
+    return f"{100 * margin:g} points ({chosen})"
+
+
+def _tuning(arms: Iterable[Arm]) -> str:
+    """FLOPs of each arm's trials, as its runs recorded them."""
+    spent = {arm.name: arm.separate.get("tuning", 0.0) for arm in arms}
+    if not any(spent.values()):
+        return ""
+    told = ", ".join(f"{name} {amount(flops) if flops else 'none'}" for name, flops in spent.items())
+    return f"FLOPs of trials, spent once for an arm and not charged: {told}"
 
 
 def _rates(arms: Iterable[Arm]) -> str:
@@ -323,7 +350,7 @@ def apart(report: Report) -> list[str]:
 
 def repeat(report: Report) -> list[str]:
     """The commands that give the runs, as far as they are known, and this report."""
-    told = f" margin={report.margin:g}" if report.margin != 0.02 else ""
+    told = f" margin={report.margin:g}" if report.margin != MARGIN else ""
     if report.look is not None and not report.look.declared:
         told += f" looks={','.join(map(str, report.look.at))} spending={report.look.spending}"
     controls = [f"results/{each.experiment}" for each in report.controls]

@@ -19,6 +19,7 @@ from ablate.types import UserError
 DIVERGED = "NonFiniteLoss"  # how a run's failure begins whose weights ran away: a trial, and a bad one
 COSTS = ("flops", "logical_flops", "tokens")
 RATE = "learner.lr"
+WHOLE = 0.98  # of the budget, spent at the last evaluation of a whole run
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,10 @@ def outcome(folder: Path) -> Outcome:
     if state == "finished":
         row = (read_jsonl(folder / "evaluations.jsonl") or [{}])[-1]
         figure = primary(row)
-        accuracy = row.get(f"heldout/{figure}")
+        accuracy, spent = row.get(f"heldout/{figure}"), row.get("budget/spent", 1.0)
         why = "" if accuracy is not None else "evaluations.jsonl lacks its accuracy"
+        if spent < WHOLE:
+            why = f"cut off: evaluations.jsonl ends at {100 * spent:.0f} % of its budget"
         # null where a single cluster of problems leaves no error
         return Outcome(figure, accuracy, row.get(f"heldout/{figure}_se") or 0.0, why=why)
     if state == "failed":

@@ -1,10 +1,13 @@
 """From folders to content: what was put into the outcomes comes out as verdicts."""
 
+import json
+
 import numpy as np
 import pytest
 from synthetic_results import BUDGET, curve, write_arms, write_run
 
 from ablate.report.assemble import assemble
+from ablate.report.claim_tables import accounts
 from ablate.report.content import Control, ControlClaim
 from ablate.report.loading import load
 
@@ -90,7 +93,7 @@ def test_needed_is_said_if_four_times_the_budget_does_not_make_up_for_it(tmp_pat
     assert claim.word == word
     assert claim.extended.estimate.value == pytest.approx(0.7 - long_end, abs=0.03)
     assert claim.worth.most == pytest.approx(4.016)
-    assert claim.caveats == (() if word == "needed" else (f"{SHORT} the budget is not below it",))
+    assert claim.caveats == (() if word == "needed" else (f"{SHORT} the budget is not shown to be below it",))
     if word == "helps":
         assert claim.worth.interval[0] < claim.worth.value < 4
     # on other accounts, too, where the longer runs reach four times what all have spent there
@@ -99,7 +102,7 @@ def test_needed_is_said_if_four_times_the_budget_does_not_make_up_for_it(tmp_pat
     assert by_axis["updates"].effect.level == 100
     assert by_axis["updates"].extended.estimate.value == pytest.approx(0.7 - long_end, abs=0.03)
     if word == "helps":
-        assert by_axis["updates"].caveats == (f"{SHORT} the updates is not below it",)
+        assert by_axis["updates"].caveats == (f"{SHORT} the updates is not shown to be below it",)
     base = report.arms[0]
     assert [curve.declared for curve in base.curves] == [BUDGET, 4 * BUDGET]
     assert base.tokens == pytest.approx(1e6) and base.seconds == 120.0
@@ -202,6 +205,34 @@ def test_a_batch_that_takes_much_of_the_budget_is_told(tmp_path):
     assert (arm.largest_batch, arm.overshoot) == (0.05, pytest.approx(0.03))
     (note,) = [note for note in told(root).notes if "one batch" in note]
     assert note.startswith("mcts: one batch took up to 5.00 % of the budget") and "problems=12" in note
+
+
+def test_a_run_that_cannot_be_read_at_the_budget_is_named(tmp_path):
+    for seed in range(3):
+        for arm in ("guess_check", "process_rewards"):
+            run = write_run(tmp_path, arm, seed, curve(0.5), overshoot=0.1)
+    (run / "evaluations" / "000050.parquet").unlink()  # what lies before the budget
+    report = assemble(load(tmp_path), 0.02)
+    assert report.claims[0].effect.seeds == (0, 1)
+    assert any("process_rewards, seed 2, cannot be read at the budget" in note for note in report.notes)
+
+
+def test_an_account_before_the_first_evaluation_is_not_read_and_said_so(tmp_path):
+    """A dear batch: the suspect has made a fifth of the updates when its budget ends."""
+    for seed in range(3):
+        write_run(tmp_path, "guess_check", seed, curve(0.5), overshoot=0.0)
+        run = write_run(tmp_path, "process_rewards", seed, curve(0.4), overshoot=0.0)
+        rows = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+        for row in rows:
+            (old := run / "evaluations" / f"{row['step']:06d}.parquet").rename(
+                old.with_name(f"{row['step'] // 5:06d}.parquet")
+            )
+            row["step"] //= 5
+        (run / "evaluations.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    report = assemble(load(tmp_path), 0.02)
+    assert {each.effect.axis for each in report.claims[0].accounts} == {"logical_flops"}
+    (note,) = [note for note in accounts(report).notes if note.startswith("Not read")]
+    assert "Process rewards on guess + check at equal updates" in note
 
 
 def test_final_outcomes_alone_give_the_verdict_but_no_multiple_of_compute(tmp_path):

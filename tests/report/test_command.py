@@ -79,7 +79,7 @@ def test_controls_are_told_and_take_the_caveat_away(folder, tmp_path, capsys):
         (["{folder}", "marign=0.02"], "unknown key marign; did you mean margin?"),
         (["{folder}", "--margin=0.02"], "keys are written without dashes"),
         (["{folder}s"], "did you mean suspects?"),
-        (["{folder}", "control=nowhere"], "control=nowhere has no verdict.json"),
+        (["{folder}", "control=nowhere"], "control=nowhere does not exist"),
         (["{folder}", "control={folder}x"], "did you mean suspects?"),
         (["{folder}", "margin=0.01", "margin=0.02"], "margin is given twice: margin=0.01 and margin=0.02"),
         (["{folder}", "tracking=ftp://there"], "not a store that MLflow supports"),

@@ -115,6 +115,13 @@ def test_the_report_takes_caps_from_evaluations_where_there_are_no_natural_sampl
     assert mcts.beyond.interval[0] < mcts.beyond.value < mcts.beyond.interval[1]
 
 
+def test_other_draws_of_a_seed_are_no_seed(tmp_path):
+    for seed, sampling in ((0, None), (1, None), (1, 1001)):
+        widen(write_run(tmp_path, "guess_check", seed, curve(0.5), sampling_seed=sampling), 100, 2.0)
+    (base,) = assemble(load(tmp_path), 0.02).length
+    assert base.seeds == (0, 1) and base.beyond.seeds == 2
+
+
 def widen(run, step, factor):
     """Give an evaluation the columns of a decode beyond the cap."""
     import pyarrow as pa

@@ -118,6 +118,11 @@ def damage_cut_stream(run):
     path.write_text(path.read_text()[:20])
 
 
+def damage_cut_rows(run):
+    path = run / "evaluations.jsonl"
+    path.write_bytes(path.read_bytes()[:-50])  # the last row's line is half a line
+
+
 def damage_cut_figures(run):
     path = run / "evaluations.jsonl"
     path.write_text(path.read_text().replace("heldout/length", "heldout/other"))
@@ -152,6 +157,7 @@ def damage_short(run):
         (damage_broken_outcomes, "cannot read the evaluation evaluations/000100.parquet"),
         (damage_cut_summary, "cannot read summary.json"),
         (damage_cut_stream, "cut off"),
+        (damage_cut_rows, "cut off: evaluations.jsonl ends at 50 % of its budget"),
         (damage_cut_figures, "cut off: evaluations.jsonl lacks heldout/length"),
         (damage_old_summary, "cut off: its files lack 'compute'"),
         (damage_unfinished, "not finished"),

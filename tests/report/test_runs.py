@@ -20,7 +20,6 @@ def one(root, **changes):
 def test_accuracy_is_interpolated_in_the_logarithm_of_the_compute(root):
     run = one(root, overshoot=0.0)
     for level, accuracy in [
-        (0.125, 0.125),  # before the first milestone: in the compute itself
         (0.25, 0.25),
         (2**-1.5, 0.375),
         (2**-0.5, 0.75),
@@ -31,6 +30,14 @@ def test_accuracy_is_interpolated_in_the_logarithm_of_the_compute(root):
         assert run.at("logical_flops", 1.02 * level * BUDGET) == pytest.approx(found)
         assert run.figure("heldout/pass@1", "budget", level * BUDGET) == pytest.approx(accuracy)
     assert run.at("updates", 50) == pytest.approx(np.full(PROBLEMS, 0.5))
+
+
+def test_nothing_is_read_between_the_start_and_the_first_milestone(root):
+    """Most is learned there: a straight line would say little of it."""
+    run = one(root, overshoot=0.0)
+    assert run.at("budget", 0.2 * BUDGET) is None and run.at("updates", 20) is None
+    assert run.at("budget", 0.248 * BUDGET) is not None  # as near as a batch comes
+    assert run.at("budget", 0.0) == pytest.approx(np.zeros(PROBLEMS))
 
 
 def test_overshoot_is_taken_back(root):

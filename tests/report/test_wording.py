@@ -77,9 +77,12 @@ def test_how_harmful_is_said(effect, slope, text):
         middle = SimpleNamespace(value=sum(bounds) / 2, problems=1262)
         return SimpleNamespace(estimate=middle, interval=bounds, seeds=(0, 1))
 
-    claim = SimpleNamespace(word="harmful", effect=between(effect), slope=slope and between(slope))
+    weights = (("mcts", 1.0), ("guess_check", -1.0))
+    claim = SimpleNamespace(
+        word="harmful", effect=between(effect), slope=slope and between(slope), weights=weights
+    )
     report = SimpleNamespace(metric="pass@1", budget=3e12, unit="flops", margin=0.02, look=None)
-    assert numbers(claim, report) == text.format("2 seeds x 1,262 problems")
+    assert numbers(claim, report) == text.format("2 seeds x 1,262 problems, mcts minus guess_check")
 
 
 def test_a_component_is_described_by_its_plain_settings():

@@ -25,7 +25,7 @@ from ablate.record import load_evaluation
 from ablate.report.answers.content import Bucket, CapPoint, LengthCurves, Reading
 from ablate.report.answers.files import TestFiles
 from ablate.report.answers.readings import Cells, reading
-from ablate.report.runs import Experiment, Run
+from ablate.report.runs import Experiment, Run, first_draws
 
 FEWEST = 100  # answers in a bucket: fewer are merged with the next, or the bucket stays blank
 LEAST = 4  # answers to a problem by a seed, for the curve within problems
@@ -68,7 +68,7 @@ def _by_arm(experiment: Experiment) -> list[tuple[tuple[str, float], list[Run]]]
         return run.arm, round(run.budget[1] / experiment.budget, 3)
 
     ordered = sorted(experiment.runs, key=lambda run: (place[run.arm], key(run), run.key))
-    return [(each, list(group)) for each, group in groupby(ordered, key=key)]
+    return [(each, first_draws(group)) for each, group in groupby(ordered, key=key)]
 
 
 def _evaluated(run: Run, index: int) -> Answers | None:

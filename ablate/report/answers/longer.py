@@ -15,7 +15,7 @@ import numpy as np
 from ablate.record import load_evaluation, read_jsonl
 from ablate.report.answers.content import Change, LongArm, Longer, Reading
 from ablate.report.answers.readings import SEEDS, reading
-from ablate.report.runs import Experiment, Run
+from ablate.report.runs import Experiment, Run, first_draws
 from ablate.report.statistics import critical
 from ablate.report.wording import spaced
 
@@ -27,7 +27,7 @@ BEHAVIOUR = "behaviour/"
 def longer(experiment: Experiment) -> Longer | None:
     """The report's content, where runs of one strategy differ in the settings that are compared."""
     names = [name for name in experiment.arms if any(run.label for run in experiment.runs if run.arm == name)]
-    arms = [(name, [runs[0] for runs in experiment.arm(name).values()]) for name in names]
+    arms = [(name, first_draws(runs[0] for runs in experiment.arm(name).values())) for name in names]
     arms = [(name, runs) for name, runs in arms if len(shares(runs)) > 2]
     found = [_arm(name, runs, len(arms)) for name, runs in arms]
     return Longer(tuple(found), tuple(_effects(arms))) if found else None

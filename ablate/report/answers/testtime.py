@@ -29,7 +29,7 @@ from ablate.report.answers.content import (
 )
 from ablate.report.answers.files import SETS, Answered, Setting, TestFiles
 from ablate.report.answers.readings import BOTH, PROBLEMS, reading
-from ablate.report.runs import NEAR, Experiment
+from ablate.report.runs import NEAR, Experiment, first_draws
 from ablate.report.wording import SCORERS
 
 Kind = tuple[str, str | None]
@@ -204,14 +204,16 @@ def _of_set(
 
 
 def policies(experiment: Experiment, answered: Iterable[Answered]) -> list[Policies]:
-    """Runs by arm and budget, in the order of arms; one run per seed and sampling seed."""
+    """Runs by arm and budget, in the order of arms; one run per seed."""
 
     def arm(run: Answered) -> tuple[str, float]:
         return run.run.arm, round(run.run.budget[1] / experiment.budget, 3)
 
     place = {name: i for i, name in enumerate(experiment.arms)}
     ordered = sorted(answered, key=lambda run: (place[run.run.arm], arm(run), run.run.key))
-    return [Policies(*key, tuple(runs)) for key, runs in groupby(ordered, key=arm)]
+    first = {id(run) for _, runs in groupby(ordered, key=arm) for run in first_draws(r.run for r in runs)}
+    chosen = [run for run in ordered if id(run.run) in first]
+    return [Policies(*key, tuple(runs)) for key, runs in groupby(chosen, key=arm)]
 
 
 def _curve(arm: Policies, kind: Kind, oracle: bool) -> MethodCurve:
