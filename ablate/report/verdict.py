@@ -38,7 +38,7 @@ def decide(
     if extended.interval is None:
         return "helps", (f"needed not tested: {LONGER}x {at} on one seed only",)
     if extended.interval[0] <= 0:
-        return "helps", (f"needed not shown: the base with {LONGER}x {at} is not shown to be below it",)
+        return "helps", (f"needed not shown: the base with {LONGER}x {at} may be as good",)
     some, every = len(extended.seeds), len(effect.seeds)
     return "needed", (f"the base ran to {LONGER}x {at} on {some} of {every} seeds",) if some < every else ()
 
