@@ -94,7 +94,10 @@ def _main(argv: list[str]) -> int:
     elif "--cfg" in options:
         if options["--cfg"] != "job":
             raise UserError(f"--cfg {options['--cfg']}: {nearest(options['--cfg'], ('job', 'hydra', 'all'))}")
-        print(OmegaConf.to_yaml(plan(arguments).config), end="")
+        checked = plan(arguments, multirun="--multirun" in options)
+        if checked.multirun and checked.count != 1:
+            print(f"# the first of {checked.count or 'several'} runs")
+        print(OmegaConf.to_yaml(checked.config), end="")
     else:
         checked = plan(arguments, multirun="--multirun" in options)
         return sweep(checked, _hydra) if checked.multirun else _run(checked)

@@ -202,6 +202,8 @@ def test_version_and_configuration_are_printed(runs, capsys):
     assert capsys.readouterr().out == f"ablate {__version__}\n"
     assert cli.main(["--cfg", "job", "learner.lr=1e-3"]) == 0
     assert "lr: 0.001" in capsys.readouterr().out
+    assert cli.main(["-m", "experiment=suspects", "--cfg", "job"]) == 0
+    assert capsys.readouterr().out.startswith("# the first of 21 runs\n")
     assert cli.main(["--cfg=hydra"]) == 0
     assert "output_subdir: null" in capsys.readouterr().out
     assert runs() == []
