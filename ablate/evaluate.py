@@ -210,11 +210,11 @@ def pass_at(correct: np.ndarray, samples: int, k: int) -> np.ndarray:
 
 
 def majority_right(answers: list[list[str | None]], solved: np.ndarray) -> np.ndarray:
-    """Is the most frequent answer right, per problem? Ties go to the answer given first; unfinished answers
-    have no vote; without any vote the problem is not solved."""
+    """Is the most frequent answer right, per problem? Ties go to the answer given first; what is unfinished
+    or holds no answer has no vote; without any vote the problem is not solved."""
     out = []
     for row, right in zip(answers, solved, strict=True):
-        votes = Counter(answer for answer in row if answer is not None)
+        votes = Counter(answer for answer in row if answer)
         best = max(votes, key=lambda answer: votes[answer]) if votes else None
         out.append(best is not None and bool(right[row.index(best)]))
     return np.array(out)

@@ -104,6 +104,10 @@ class Ledger:
         self.version += 1
         self._prefixes.clear()
 
+    def charge_account(self, purpose: str, account: Account) -> None:
+        """What was spent elsewhere, as an endpoint tells it."""
+        self.accounts[purpose].add(account)
+
     def charge_generation(
         self,
         purpose: str,

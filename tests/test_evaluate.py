@@ -55,6 +55,8 @@ def test_majority_rules():
     assert judge(["a", "b", "b", "a"], "a") and not judge(["b", "a", "a", "b"], "a")  # the first of equals
     assert judge([None, None, "a"], "a")  # unfinished answers have no vote
     assert not judge([None, None], "a")
+    assert judge(["", "", "", "a", "a", "b"], "a")  # nor has what holds no answer
+    assert not judge(["", ""], "a")
 
 
 def sandwich(values, clusters):

@@ -171,7 +171,7 @@ class EndpointJudge:
                 self._say("usage", "answers without usage: charged one token per byte, the most there can be")
                 tokens = len(question.encode("utf-8", "replace")) + self._endpoint.max_tokens
             flops = 2.0 * (self._endpoint.parameters or 0.0) * tokens
-            self._ledger.accounts["judge"].add(Account(flops, flops, tokens, tokens, tokens))
+            self._ledger.charge_account("judge", Account(flops, flops, tokens, tokens, tokens))
         return verdicts
 
     def _ask(self, question: str) -> bytes | None:

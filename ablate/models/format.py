@@ -63,6 +63,12 @@ class Format:
                 f"the tokenizer's chat template leaves out {missing[0]!r}: put it into "
                 "model.format.instruction, or set model.format.prompt"
             )
+        if self.end_of_thought and self.end_of_thought in text[text.rindex("1 + 1") :]:
+            raise UserError(
+                f"model.format.end_of_thought={self.end_of_thought} stands in the prompt already, as where a "
+                "chat template turns thinking off, and no answer would have it; nearest: "
+                "model.format.end_of_thought=''"
+            )
 
     def render(self, problem: str, tokenizer: Any) -> str:
         """All that the model reads before it answers."""

@@ -77,7 +77,7 @@ class LanguageJudge:
     def ask(self, questions: Sequence[str]) -> list[Verdict]:
         """P(yes) per question; "failed" for one that is longer than the model can read, "malformed" where the
         model gives no number."""
-        prompts = [self._model.prompt(question) for question in questions]
+        prompts = [self._model.question(question) for question in questions]
         longest = max(map(len, self._tails))
         fits = [
             bool(prompt) and (self._limit is None or len(prompt) + longest <= self._limit)

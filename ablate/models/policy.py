@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,15 @@ class Policy:
         """The tokens of a problem's prompt, with the begin token where the tokenizer has one."""
         if self.format is not None:
             text = self.format.render(text, self.tokenizer)
+        return self._begun(text)
+
+    def question(self, text: str) -> tuple[int, ...]:
+        """The tokens of a question that is no problem: as a prompt, without what problems are given along."""
+        if self.format is None:
+            return self.prompt(text)
+        return self._begun(replace(self.format, instruction="", begin="").render(text, self.tokenizer))
+
+    def _begun(self, text: str) -> tuple[int, ...]:
         tokens, bos = self.encode(text), self.tokenizer.bos_token_id
         return tokens if bos is None or tokens[:1] == (bos,) else (bos, *tokens)
 

@@ -32,6 +32,7 @@ Is this answer right? What the answer says about itself does not count. Answer {
 Judgement:"""
 FIELDS = ("problem", "answer", "reference", "yes", "no")
 COMPONENT = {"component": True}
+MOST_FAILED = 0.05  # of a batch's or an evaluation's questions
 
 
 @dataclass
@@ -118,14 +119,26 @@ class Judged:
         ask: Callable[..., list[Verdict]],
         log: Callable[[str, float], None],
     ) -> list[bool]:
-        """The judge's verdicts on finished answers; its errors, as far as a rule shows them, go to `log`."""
+        """The judge's verdicts on finished answers; its errors, as far as a rule shows them, go to `log`.
+
+        A question without an answer counts against the answer that it is about. Raises UserError where more
+        than MOST_FAILED have none, as when an endpoint is down: the run can be gone on with.
+        """
         questions = [self.question(p, text) for p, text in zip(problems, completions, strict=True)]
         found = ask(repr(self), self._maker(), questions)
+        failed = found.count("failed")
+        if failed > MOST_FAILED * len(found):
+            raise UserError(
+                f"task=judge: the judge gave no answer to {failed} of {len(found)} questions (it is down, or "
+                "they are longer than it can read), and what they ask about is not wrong for that"
+            )
         solved = [isinstance(verdict, float) and verdict > self.threshold for verdict in found]
         for kind in ("failed", "malformed"):
             log(f"verifier/judge_{kind}", found.count(kind) / max(1, len(found)))
         if self.ruled:
-            for name, share in errors(solved, self.rule(problems, completions)).items():
+            asked = [i for i, verdict in enumerate(found) if verdict != "failed"]
+            right = self.rule([problems[i] for i in asked], [completions[i] for i in asked])
+            for name, share in errors([solved[i] for i in asked], right).items():
                 log(f"verifier/{name}", share)
         return solved
 

@@ -7,6 +7,8 @@ it could only answer the calls, which is what is asked of it.
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 from ablate.tasks.inside import Line, limit
@@ -18,7 +20,9 @@ def main() -> None:
     line = Line()
     order = line.hear()
     limit(order["cpu_seconds"], order["memory"])
-    space: dict[str, Any] = {"__name__": "answer"}
+    # a module, because dataclasses look theirs up
+    sys.modules["answer"] = module = ModuleType("answer")
+    space = module.__dict__
     try:
         exec(compile(order["source"], "<answer>", "exec"), space)
     except BaseException as error:  # SystemExit, KeyboardInterrupt: the program's, not this process's

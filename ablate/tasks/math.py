@@ -132,6 +132,9 @@ def compare(gold: str, given: str, words: frozenset[str]) -> bool | None:
     if len(given) > LONGEST or not _balanced(given):
         return False
     right, said = number(gold, words), given
+    bases = [found and found[1] for found in (_BASE.search(trimmed(text)) for text in (gold, given))]
+    if bases[1] and bases[0] != bases[1] and (bases[0] or (right is not None and bases[1] != "10")):
+        return False  # math-verify reads no subscripts
     if "=" in given and "=" not in gold:
         left, _, said = given.partition("=")
         if not _names_a_value(left) or (right is not None and "=" in said):
@@ -144,6 +147,7 @@ def compare(gold: str, given: str, words: frozenset[str]) -> bool | None:
     return False if foreign_words(said, words) or _SEVERAL.search(said) else None
 
 
+_BASE = re.compile(r"_(?:\{\s*)?(?:\\text\{)?(\d+)[}\s]*$")  # in which a number is written
 # of a value that is not one plain number, what says that there are several, or none exactly
 _SEVERAL = re.compile(
     r"[,;\n<>]|\\(?:quad|qquad|pm|mp|cup|approx|neq?|sim|leq?|geq?|lt|gt|to|in)(?![a-z])"

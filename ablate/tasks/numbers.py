@@ -78,6 +78,8 @@ def number(text: str, words: Collection[str] = ()) -> Number | None:
     words: of the problem, in small letters, which may serve as units, too.
     """
     text = " ".join(trimmed(text).split())
+    if whole := _WRAPPED.fullmatch(text):  # \text{18 dollars}
+        text = trimmed(whole[1])
     found = _SHAPE.fullmatch(text) if len(text) <= LONGEST else None
     if not found or not (found["whole"] or (found["part"] or ".") != "."):
         return None

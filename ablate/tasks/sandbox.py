@@ -106,7 +106,8 @@ def _filter() -> int:
 
 def _walls(filter_fd: int, libraries: Sequence[str] = ()) -> list[str]:
     """bubblewrap's part of the command line."""
-    words = ["bwrap", "--unshare-all", "--unshare-user"]
+    # its path: the child's environment has none
+    words = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--unshare-user"]
     words += ["--tmpfs", "/tmp"] if libraries else ["--die-with-parent"]
     words += ["--uid", NOBODY, "--gid", NOBODY, "--cap-drop", "ALL", "--hostname", "sandbox"]
     for folder in SYSTEM:

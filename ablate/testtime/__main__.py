@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _main(argv: list[str]) -> int:
 
     from ablate.testtime.asked import PROMPT, check_prompt
     from ablate.testtime.guides import Fitting
-    from ablate.testtime.methods import budgets, chosen, jobs
+    from ablate.testtime.methods import budgets, chosen, jobs, options
     from ablate.testtime.runs import SETS, find
 
     pairs = chosen(given.get("methods"))
@@ -113,7 +114,9 @@ def _main(argv: list[str]) -> int:
         without += [(run.folder.name, *pair, why) for pair, why in lacking.items()]
         own = [pair for pair in pairs if pair not in lacking]
         count = len(run.problems(which, most))
-        plans.append((run, count, jobs(own, run.cap, run.longest(), rollouts, sizes, request)))
+        found = jobs(own, run.cap, run.longest(), rollouts, sizes, request)
+        told = [replace(job, options=options(job, given.get("marker"), fitting, judge)) for job in found]
+        plans.append((run, count, told))
     skipped += [(run, f"{name}{f':{guide}' if guide else ''}: {why}") for run, name, guide, why in without]
     for name, why in skipped:
         print(f"left out: {name}: {why}", file=sys.stderr)

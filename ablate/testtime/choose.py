@@ -35,7 +35,8 @@ def vote(candidates: Sequence[Candidate], bench: Bench) -> Trajectory:
     """The likeliest of those finished answers whose equals have the largest sum of scores.
 
     Which answers are equal says the task (`Task.answer`). Equal sums are told apart by the likeliest answer
-    of each side. Of truncated answers alone, the likeliest.
+    of each side. What holds no answer has no vote; where there is nothing else, the likeliest is taken, of
+    those that are not truncated if there are any.
     """
     finished = [c for c in candidates if not bench.truncated(c.answer)]
     if not finished:
@@ -48,5 +49,6 @@ def vote(candidates: Sequence[Candidate], bench: Bench) -> Trajectory:
     def strength(side: list[Candidate]) -> tuple[float, float]:
         return sum(c.score * c.count for c in side), max(c.likelihood for c in side)
 
-    winner = max(list(sides.values()), key=strength)
+    answered = [side for answer, side in sides.items() if answer]
+    winner = max(answered or list(sides.values()), key=strength)
     return max(winner, key=lambda c: c.likelihood).answer

@@ -20,7 +20,8 @@ al. 2021, arXiv:2110.14168, with labels at steps, as Math-Shepherd's with one co
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal, Protocol
@@ -33,7 +34,7 @@ from ablate.scorers.judge import Judge
 from ablate.scorers.monte_carlo import MonteCarlo
 from ablate.scorers.oracle import Oracle
 from ablate.testtime.bench import Bench
-from ablate.types import Trajectory, ValueModel
+from ablate.types import Problem, Trajectory, ValueModel
 
 PRIVILEGED = ("oracle", "monte_carlo", "verifier")
 FITTED = ("learned", "value")
@@ -109,9 +110,26 @@ class MonteCarloGuide(_Unfitted):
         """See `Guide`."""
         before = [_without_last(path, bench) if bench.finished(path) else path for path in paths]
         distinct = {(path.problem.id, path.completion): path for path in before}
-        found = MonteCarlo(self.rollouts).values(list(distinct.values()), bench)
-        value = dict(zip(distinct, found, strict=True))
+        value: dict[tuple[str, tuple[int, ...]], float] = {}
+        for problem, keys in _asked_together(distinct, bench):
+            paths_here = [distinct[key] for key in keys]
+            with bench.about(problem) if problem else nullcontext():
+                found = MonteCarlo(self.rollouts).values(paths_here, bench)
+            value |= zip(keys, found, strict=True)
         return [value[path.problem.id, path.completion] for path in before]
+
+
+def _asked_together(
+    paths: Mapping[tuple[str, tuple[int, ...]], Trajectory], bench: Bench
+) -> list[tuple[Problem | None, list[tuple[str, tuple[int, ...]]]]]:
+    """(problem, keys): all at once, or, where the task has a judge, problem by problem, so that each pays for
+    its own questions."""
+    if not hasattr(bench.task, "judge_all"):
+        return [(None, list(paths))]
+    by_problem: dict[str, list[tuple[str, tuple[int, ...]]]] = defaultdict(list)
+    for key in paths:
+        by_problem[key[0]].append(key)
+    return [(paths[keys[0]].problem, keys) for keys in by_problem.values()]
 
 
 def _without_last(answer: Trajectory, bench: Bench) -> Trajectory:
@@ -174,12 +192,13 @@ def examples(bench: Bench, fitting: Fitting) -> Examples:
     answers = [Trajectory(p, (step,)) for p, steps in zip(problems, drawn, strict=True) for step in steps]
     paths: list[Trajectory] = []
     outcomes: list[float] = []
-    for answer, right in zip(answers, bench.judged(answers), strict=True):
+    for answer in bench.verify(answers):  # a judge's verdicts are part of what fitting costs
+        right = answer.solved
         steps = bench.split(answer).steps
         truncated = bench.truncated(answer)  # at its end there is nothing left to judge
         ends = range(1, len(steps) + (not truncated))
         paths += [Trajectory(answer.problem, steps[:t]) for t in ends]
-        outcomes += [float(right)] * len(ends)
+        outcomes += [float(bool(right))] * len(ends)
     return Examples(paths, outcomes, _total(bench))
 
 

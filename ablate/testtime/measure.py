@@ -151,6 +151,7 @@ def place(run: Run, which: str, problems: int, job: Job) -> dict[str, Any]:
         "method": job.method,
         "guide": job.guide,
         "setting": job.setting,
+        "options": job.options,
         "set": which,
         "problems": problems,
         "policy": run.policy,

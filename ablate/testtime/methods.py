@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from ablate.schema import nearest
+from ablate.scorers.judge import Judge
 from ablate.testtime import guides as guiding
 from ablate.testtime.asked import PROMPT, SAMPLES, length_prompt
 from ablate.testtime.frame import Frame
@@ -99,6 +101,7 @@ class Job:
     method: str
     guide: str | None
     setting: dict[str, Any]
+    options: str | None = None  # a hash of what else was asked for: a marker, a judge, how guides are fitted
 
     @property
     def label(self) -> str:
@@ -170,6 +173,18 @@ def jobs(
             settings = [{"stop": max(1, cap // 4)}, {"stop": max(1, cap // 2)}, *settings]
         out += [Job(name, guide, {**setting, **extra}) for setting in settings]
     return out
+
+
+def options(job: Job, marker: str | None, fitting: guiding.Fitting, judge: Judge | None) -> str | None:
+    """What a job was asked for beside its setting, as a hash; None where all of it is the default."""
+    asked: list[Any] = []
+    if job.method in ("budget_forcing", "revision") and marker is not None:
+        asked.append(marker)
+    if job.guide in guiding.FITTED and fitting != guiding.Fitting():
+        asked.append(fitting)
+    if job.guide == "judge" and judge not in (None, Judge()):
+        asked.append(judge)
+    return sha256(repr(asked).encode()).hexdigest()[:8] if asked else None
 
 
 def privileged(guide: str | None) -> bool:

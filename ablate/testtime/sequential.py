@@ -85,9 +85,13 @@ def _ended(answers: list[Trajectory], cut: list[bool], longest: int, bench: Benc
             _complete(answer, boundary, bench).then(end) if stopped else answer
             for answer, stopped in zip(answers, cut, strict=True)
         ]
-    again = [i for i, answer in enumerate(answers) if cut[i] and tag not in bench.text(answer)]
+    again = [i for i, stopped in enumerate(cut) if stopped]
+    written = Step(bench.encode(tag))
     with bench.room(longest):
-        prefixes = [answers[i].then(Step(bench.encode(tag))) for i in again]
+        prefixes = [
+            answer if tag in bench.text(answer) else answer.then(written)
+            for answer in (answers[i] for i in again)
+        ]
         drawn = dict(zip(again, _continued(prefixes, bench), strict=True))
     return [drawn.get(i, answer) for i, answer in enumerate(answers)]
 

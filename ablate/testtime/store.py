@@ -27,7 +27,8 @@ from ablate.types import UserError
 
 VERSION = 1
 PLACE = ("set", "method", "guide", "setting")  # columns that tell the rows of a setting from others
-KEY = ("run", "set", "method", "guide", "setting", "problems", "policy")
+KIND = ("run", "set", "method", "guide")
+KEY = (*KIND, "setting", "options", "problems", "policy")
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -71,14 +72,20 @@ class Store:
         self._write()
 
     def has(self, row: dict[str, Any]) -> bool:
-        """Is this (run, set, method, guide, setting, problems, policy) done?"""
+        """Is this setting of a run done, on so many problems, by this policy and with these options?"""
         return _key(row) in {_key(point) for point in self._points}
 
     def add(self, point: dict[str, Any], columns: dict[str, Any]) -> None:
-        """Store a row and its columns, in place of those of other problems or of an earlier policy."""
+        """Store a row and its columns, in place of those of other problems or of an earlier policy, and of
+        all settings of the method that were measured with other options."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        others = [
+            p
+            for p in self._points
+            if all(p[name] == point[name] for name in KIND) and p.get("options") != point.get("options")
+        ]
         n = len(columns["problem"])
         setting = json.dumps(point["setting"], sort_keys=True)
         table = pa.table(
@@ -100,11 +107,14 @@ class Store:
         if path.exists():
             before = pq.read_table(path)
             same = zip(*(before[name].to_pylist() for name in PLACE), strict=True)
-            own = (point["set"], point["method"], point["guide"], setting)
-            table = pa.concat_tables([before.filter(pa.array([row != own for row in same])), table])
+            gone = {setting, *(json.dumps(p["setting"], sort_keys=True) for p in others)}
+            own = {(point["set"], point["method"], point["guide"], each) for each in gone}
+            table = pa.concat_tables([before.filter(pa.array([row not in own for row in same])), table])
         _write_table(path, table)
         place = _key({**point, "problems": 0, "policy": ""})
-        self._points = [p for p in self._points if _key({**p, "problems": 0, "policy": ""}) != place]
+        self._points = [
+            p for p in self._points if p not in others and _key({**p, "problems": 0, "policy": ""}) != place
+        ]
         self._points.append(point)
         self._write()
 

@@ -120,6 +120,11 @@ class Tally(Ledger):
         with self._booked(purpose, prefix or tokens, index) as cache:
             super().charge_scoring(purpose, cost, prefix, tokens, heads, cache)
 
+    def charge_account(self, purpose: str, account: Account) -> None:
+        """See `Ledger`; goes to the problem of `on`."""
+        with self._booked(purpose, ()):
+            super().charge_account(purpose, account)
+
     def charge(self, purpose: str, flops: float, tokens: Sequence[int] = ()) -> None:
         """See `Ledger`."""
         with self._booked(purpose, tokens):

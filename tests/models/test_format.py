@@ -30,6 +30,13 @@ def test_options_reach_the_template(tokenizer):
     assert "think" not in Format(options={"enable_thinking": True}).render("1", tokenizer)
 
 
+def test_a_template_that_closes_the_thoughts_itself_leaves_no_tag_to_wait_for(tokenizer):
+    tokenizer.chat_template += "{% if enable_thinking is false %}<think></think>{% endif %}"
+    Format(options={"enable_thinking": True}, end_of_thought="</think>").check(tokenizer)
+    with pytest.raises(UserError, match=r"end_of_thought=</think> stands in the prompt already"):
+        Format(options={"enable_thinking": False}, end_of_thought="</think>").check(tokenizer)
+
+
 def test_a_plain_prompt_takes_the_templates_place(tokenizer):
     plain = Format(prompt="Q: {problem}\nA: {{", instruction="Be brief.", begin=" ")
     assert plain.render("a {b}", tokenizer) == "Q: a {b}\nBe brief.\nA: { "

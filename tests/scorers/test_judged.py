@@ -93,6 +93,24 @@ def test_verdicts_errors_and_cost_in_training():
         assert lab.verify([unended])[0].solved is False and len(requests) == 4
 
 
+def test_an_answer_is_not_wrong_because_the_judge_is_down():
+    """A few questions may go without an answer; more than that stop the run."""
+
+    def now_and_then(handler, question, count):
+        handler.send_error(500) if count == 3 else by_looks(handler, question, count)
+
+    with server(now_and_then) as (url, _):
+        task = judged(url)
+        task.judge.endpoint.retries = 0
+        problems, texts, _ = answers(task)
+        figures = {}
+        with pytest.raises(UserError, match="the judge gave no answer to 1 of 4 questions"):
+            laboratory(task)[0].examine(problems, texts)
+        found, figures = laboratory(task)[0].examine([problems[0]] * 40, [texts[0]] * 40)
+    assert sum(found) == 40 and figures["verifier/judge_failed"] == 0.0
+    assert figures["verifier/false_negative"] == 0.0
+
+
 def test_in_evaluation_the_judge_is_charged_there():
     with server(by_looks) as (url, _):
         task = judged(url)

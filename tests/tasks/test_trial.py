@@ -97,6 +97,22 @@ def test_unittest_suites():
     assert judge(program("return x * x"), written(SKIPPED), Limits()) == "raised NoTests"
 
 
+@pytest.mark.parametrize("first", ["", "from __future__ import annotations"])
+def test_classes_may_look_up_the_module_that_they_are_in(first):
+    source = f"""{first}
+from dataclasses import dataclass
+
+@dataclass
+class Node:
+    value: int
+    next: "Node" = None
+
+def f(x):
+    return Node(x, Node(x)).next.value
+"""
+    assert judge(source, Exam("f", (Example((3,), (), 3),)), Limits()) == PASSED
+
+
 def test_functions_beside_the_one_under_test_are_called_too():
     exam = written("assert f(g(3)) == 36", "g")
     both = "def g(x):\n    return 2 * x\n\ndef f(x):\n    return x * x\n"

@@ -18,6 +18,7 @@ from ablate.testtime.asked import check_prompt, followed, thought
 from ablate.testtime.bench import Bench
 from ablate.testtime.frame import Frame
 from ablate.testtime.methods import METHODS, jobs
+from ablate.testtime.sequential import _ended
 from ablate.types import Step, Trajectory, UserError
 
 PROMPT = "Use at most {tokens} tokens."
@@ -119,6 +120,39 @@ def test_thoughts_end_with_their_tag(model):
     assert thought(Trajectory(problem, (Step(text),)), bench) == len(text)
     policy.format = None
     assert thought(answer, bench) == answer.length
+
+
+def test_an_answer_that_is_cut_goes_on_and_gets_the_tag_only_where_it_lacks_it(model):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    policy = Policy(
+        AutoModelForCausalLM.from_pretrained(model),
+        AutoTokenizer.from_pretrained(model),
+        Format(system=SYSTEM, end_of_thought="####"),
+    )
+    bench = Bench(WordProblems(), policy, HFEngine(), 8, 1.0, 0)
+    problem = bench.problem(WordProblems().problem(0, "heldout", 0))
+    bench.begin_on([problem])
+    thinking, answering = (
+        Trajectory(problem, (Step(policy.encode(text)),)) for text in ("3 + 4 = ", "3 + 4 = 7\n####")
+    )
+    ends = _ended([thinking, answering, answering], [True, True, False], 40, bench)
+    assert [len(end.steps) for end in ends] == [3, 2, 1] and ends[0].steps[1].tokens == policy.encode("####")
+    assert all(end.length > begun.length for end, begun in zip(ends[:2], (thinking, answering), strict=True))
+    assert ends[2] is answering
+
+
+def test_a_judges_question_is_put_without_what_problems_are_given_along(model):
+    from transformers import AutoTokenizer
+
+    policy = Policy.__new__(Policy)
+    policy.tokenizer = AutoTokenizer.from_pretrained(model)
+    policy.format = Format(system=SYSTEM, instruction="Be brief.", begin="<think>\n")
+    asked = policy.question("3 + 4")
+    assert asked == policy.encode(Format(system=SYSTEM).render("3 + 4", policy.tokenizer))
+    assert asked != policy.prompt("3 + 4")
+    policy.format = None
+    assert policy.question("3 + 4") == policy.prompt("3 + 4")
 
 
 def test_a_run_of_a_pretrained_model_from_the_command_to_the_page(model, tmp_path, monkeypatch, capsys):

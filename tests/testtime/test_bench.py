@@ -170,6 +170,23 @@ def test_fitting_has_an_account_of_its_own():
     assert frame.bench.tally.accounts["auxiliary_update"] == Account()
 
 
+@pytest.mark.parametrize("method", ["best_of_n", "depth1"])
+def test_rollouts_that_a_judge_verifies_are_each_problems_own(method, monkeypatch):
+    """Its questions begin with no problem's prompt."""
+    frame = made()
+
+    def judge_all(self, problems, completions, ask, log):
+        for text in completions:
+            question = (1,) * (10 + len(text))
+            frame.bench.tally.charge_scoring("judge", frame.bench.policy.cost, (), question, 1)
+        return [len(text) % 2 == 0 for text in completions]
+
+    monkeypatch.setattr(type(frame.bench.task), "judge_all", judge_all, raising=False)
+    _, costs, totals = done(frame, method, MonteCarloGuide(2), {"n": 2})[0]
+    assert (costs["compute"]["judge"] > 0).sum() >= 2  # of cut rollouts nobody is asked
+    assert costs["flops"].sum() == pytest.approx(totals["flops"], rel=1e-12)
+
+
 def test_examples_are_steps_of_training_problems_labelled_with_the_outcome():
     frame = made()
     found = examples(frame.bench, FITTING)
@@ -188,5 +205,8 @@ def test_a_charge_that_is_nobodys_is_an_error():
     with frame.bench.about(frame.problems[2]):
         frame.bench.tally.charge_generation("judge", frame.bench.policy.cost, (1, 2, 3), [(4,)])
     assert [float(x) > 0 for x in frame.bench.costs()["flops"]] == [False, False, True, False]
+    with frame.bench.about(frame.problems[1]):  # what an endpoint tells of itself
+        frame.bench.tally.charge_account("judge", Account(5.0, 6.0, 7, 8, 9))
+    assert frame.bench.costs()["flops"][1] == 5.0 and frame.bench.costs()["logical_flops"][1] == 6.0
     with pytest.raises(ValueError, match="same prompt"):
         frame.bench.begin_on([frame.problems[0], frame.problems[0]])

@@ -46,6 +46,14 @@ def test_a_truncated_answer_is_the_last_resort(frame):
     assert best([cut], frame.bench) == vote([cut], frame.bench) == cut.answer
 
 
+def test_what_holds_no_answer_has_no_vote(frame, monkeypatch):
+    none = [candidate(frame, "1 \n ", 1.0, logprob) for logprob in (-0.3, -0.2, -0.1)]
+    some = candidate(frame, "2 \n ", 1.0, -2.0)
+    monkeypatch.setattr(type(frame.bench.task), "answer", lambda self, problem, text: "2" * ("2" in text))
+    assert orders(frame, vote, [*none, some]) == {some.answer.completion}
+    assert vote(none, frame.bench) == none[-1].answer
+
+
 def test_votes_of_equal_answers_add_up(frame):
     """The answer is the attempt at the end: what was tried before a restart does not matter."""
     same = [candidate(frame, "1 \n ", 0.4), candidate(frame, "3 \n no \n 1 \n ", 0.4)]

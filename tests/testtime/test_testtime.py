@@ -94,6 +94,19 @@ def test_every_default_method_leaves_its_rows_and_columns(experiment, tmp_path, 
     assert not [path for path in out.iterdir() if path.suffix == ".tmp"]
 
 
+def test_other_options_are_measured_anew_and_never_stand_beside_the_first(experiment, tmp_path, capsys):
+    def asked(*more):
+        assert main([str(experiment), "problems=6", f"out={tmp_path}", "methods=revision", *more]) == 0
+        return capsys.readouterr().out.splitlines()[-1].partition(":")[0]
+
+    assert asked("budgets=2,4") == "4 of 4 settings measured now, 0 were there"
+    assert asked("budgets=2", "marker=no 1") == "2 of 2 settings measured now, 0 were there"
+    assert asked("budgets=2", "marker=no 1") == "0 of 2 settings measured now, 2 were there"
+    assert [row["setting"]["answers"] for row in points(tmp_path)] == [2, 2]  # the other marker's are gone
+    (table,) = tmp_path.glob("*.parquet")
+    assert pq.read_table(table).num_rows == 2 * 6
+
+
 def test_the_hard_set_stands_beside_the_other(experiment, tmp_path, monkeypatch):
     """Both in one file per run, told apart by a column; here, problems with a chance of at most a half."""
     monkeypatch.setattr("ablate.testtime.runs.HARD", 0.5)
