@@ -13,7 +13,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m ablate strategy=guess_check
+	$(BIN)/python -m ablate strategy=guess_check $(ARGS)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -59,6 +59,7 @@ class Conductor(TrainerCallback):
         self._heldout: float | None = None
         self._solved: float | None = None  # running mean of the training batches' accuracy
         self._step_started = self._system_sampled = 0.0
+        self._saved = 0  # step of the last checkpoint
         self.seconds = {"train": 0.0, "evaluate": 0.0}
         self.batch_share = 0.0  # largest share of the budget that one step took
         self.alarm = Alarm()
@@ -98,6 +99,7 @@ class Conductor(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The start of all arms is the first point of every curve."""
+        self._saved = state.global_step
         if state.global_step == 0:
             self._milestone(0, 0.0)
         self._ledger.resume_clock()
@@ -130,11 +132,13 @@ class Conductor(TrainerCallback):
         if passed > self._reached:
             self._reached = passed
             self._milestone(step, self._milestones[passed - 1])
-        control.should_training_stop = done or self._stop.asked
-        every = self._config.checkpoint.every_steps
-        # a buffered batch is not saved: checkpoints fall on the first step of a batch only
+        # a buffered batch is not saved: checkpoints fall between batches only, and so does a stop
         boundary = step % self._config.learner.iterations == 0
-        control.should_save = boundary and (step % every == 0 or control.should_training_stop)
+        control.should_training_stop = done or (boundary and self._stop.asked)
+        every = self._config.checkpoint.every_steps
+        due = step // every > self._saved // every or control.should_training_stop
+        control.should_save = boundary and due
+        self._saved = step if control.should_save else self._saved
         self._show()
         ledger.resume_clock()
 

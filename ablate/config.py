@@ -329,6 +329,10 @@ def _check(values: Mapping[str, Any]) -> None:
         if not re.fullmatch(r"\w[\w.+-]*", name):
             fixed = re.sub(r"[^\w.+-]+", "-", name).strip(".+-") or "single"
             raise UserError(f"{key}={name} cannot name a folder; did you mean {key}={fixed}?")
+    if values["tracking"]["enabled"]:  # before it stands in any file: it might hold a password
+        from ablate.tracking.store import resolve_uri
+
+        resolve_uri(values["tracking"]["uri"], Path(values["paths"]["results"]))
     for key in ("task", "model", "engine"):
         construct(values[key], key)
     for axis in ("source", "recovery", "credit"):

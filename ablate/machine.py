@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
@@ -11,7 +12,7 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 LIBRARIES = (
     "torch",
@@ -26,6 +27,7 @@ LIBRARIES = (
     "mlflow",
 )
 GIB = 2**30
+CGROUPS, MEMBER = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 RUN_GIB = 2.0  # memory for a run of the default (1.2 in use), libraries included
 
 
@@ -90,16 +92,59 @@ def system_metrics() -> dict[str, float]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use; what a container may use of them, rounded up."""
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(seen, *(max(1, math.ceil(share)) for share in _limits("cpu")), seen)
+
+
+def memory() -> int:
+    """Bytes of memory that there are, or that a container may use."""
+    import psutil
+
+    return int(min(psutil.virtual_memory().total, *_limits("memory"), math.inf))
+
+
+def _limits(what: Literal["cpu", "memory"]) -> list[float]:
+    """Cores or bytes that the control groups of this process allow; of both versions, those above it
+    included."""
+    root, found = CGROUPS, []
+    try:
+        lines = MEMBER.read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and what not in controllers.split(","):
+            continue
+        top = root / what if controllers else root
+        own = top / path.lstrip("/")
+        for folder in {own, *own.parents, top}:
+            if folder == top or top in folder.parents:
+                found += _limit(folder, what)
+    return found
+
+
+def _limit(folder: Path, what: str) -> list[float]:
+    """Of one control group."""
+
+    def numbers(name: str) -> list[float]:
+        try:
+            words = (folder / name).read_text().split()
+            return [float(word) for word in words] if "max" not in words else []
+        except (OSError, ValueError):
+            return []
+
+    if what == "memory":
+        return numbers("memory.max") + numbers("memory.limit_in_bytes")
+    quota, period = numbers("cpu.cfs_quota_us"), numbers("cpu.cfs_period_us")
+    pairs = [numbers("cpu.max"), [*quota, *period]]
+    return [pair[0] / pair[1] for pair in pairs if len(pair) == 2 and pair[0] > 0 and pair[1] > 0]
 
 
 def side_by_side(jobs: int = -1) -> int:
     """How many runs of the default's size this machine takes at a time: one a core as far as memory goes,
     RUN_GIB for each. jobs: as joblib counts them, -1 for every core, -2 for all but one."""
-    import psutil
-
-    fits = int(psutil.virtual_memory().total / GIB / RUN_GIB)
+    fits = int(memory() / GIB / RUN_GIB)
     return max(1, min(cores() + 1 + jobs, fits))
 
 

@@ -39,7 +39,7 @@ class Owner:
     host: str
     boot: str
     pid: int
-    started: float  # of the process, seconds since the epoch
+    started: float  # of the process, in seconds on a clock that nobody sets (`_process`)
     since: float  # of the lock
     token: str
 
@@ -192,10 +192,29 @@ def owned(folder: Path) -> Iterator[Lock]:
 
 def this_process() -> Owner:
     """This process as the owner of something, from now on."""
+    started = (_process(os.getpid()) or (0.0, False))[0]
+    return Owner(socket.gethostname(), _boot(), os.getpid(), started, time.time(), uuid.uuid4().hex)
+
+
+def _process(pid: int) -> tuple[float, bool] | None:
+    """(when a process of this host started, is it alive); None if there is none.
+
+    On Linux in seconds since boot: seconds since the epoch move with the wall clock, and a process would be
+    another one after a laptop's sleep.
+    """
+    if Path("/proc/self/stat").exists():
+        try:
+            state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return int(fields[18]) / os.sysconf("SC_CLK_TCK"), state not in "ZX"
     import psutil
 
-    started = psutil.Process().create_time()
-    return Owner(socket.gethostname(), _boot(), os.getpid(), started, time.time(), uuid.uuid4().hex)
+    try:
+        process = psutil.Process(pid)
+        return process.create_time(), process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _boot() -> str:
@@ -212,16 +231,8 @@ def alive(owner: Owner, path: Path, probe: Path | None = None) -> bool:
     """Is the owner that a file names at work? path: the file, which the owner touches as long as it is.
     probe: a file beside `path` that was just written, for the file server's clock; None: this host's."""
     if (owner.host, owner.boot) == (socket.gethostname(), _boot()):
-        import psutil
-
-        try:
-            process = psutil.Process(owner.pid)
-            same = abs(process.create_time() - owner.started) < SAME_START
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-        except psutil.AccessDenied:
-            return True
+        found = _process(owner.pid)
+        return found is not None and found[1] and abs(found[0] - owner.started) < SAME_START
     try:
         return _age(path, probe) <= STALE
     except FileNotFoundError:

@@ -142,8 +142,14 @@ class _Run:
         engine: Any,
     ) -> None:
         self.config, self.record, self.strategy, self.quiet = config, record, strategy, quiet
-        self.task, self.engine = task, engine
+        self.task, self.model, self.engine = task, model, engine
         self.started = time.monotonic()
+        self.mirror: Any = None
+        self.stop = runtime.StopRequest()
+
+    def _prepare(self) -> None:
+        """Everything until the first step; what fails in here is a failure of the run."""
+        config, record, task, model, engine = self.config, self.record, self.task, self.model, self.engine
         runtime.quiet_libraries()
         runtime.set_threads(config.threads)
         runtime.keep_memory()
@@ -180,11 +186,10 @@ class _Run:
             sampling_seed=config.seed if config.sampling_seed is None else config.sampling_seed,
             start=lambda: load_policy(config, task, model, progress=False)[0],
         )
-        for part in (task, *(getattr(strategy, axis) for axis in AXES)):
+        for part in (task, *(getattr(self.strategy, axis) for axis in AXES)):
             if ready := getattr(part, "ready", None):
                 ready(self.lab)
         self.bar = Bar(label) if shown else None
-        self.stop = runtime.StopRequest()
         self.figures: dict[str, float] = {}
         self.stream = ""  # hash of the batch's problems: arms with the same seed agree on it
 
@@ -215,6 +220,7 @@ class _Run:
     def go(self) -> None:
         """Train to the budget with everything recorded, then summarise."""
         try:
+            self._prepare()
             with self.stop.listening(), ranks.watching():
                 conductor = self._train()
             if self.stop.asked and not conductor.finished:

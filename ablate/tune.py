@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from ablate.command import exit_code
+from ablate.naming import conf_dir
 from ablate.record import atomic_write
 from ablate.report.contrasts import CELL_OF, CELLS, PLACEBOS
 from ablate.schema import unknown_key
@@ -115,6 +116,9 @@ def _main(argv: list[str]) -> int:
     if not name.isidentifier():
         raise UserError(f"name={name} cannot name a choice: letters, digits and _ can")
     path = Path("conf/tuned") / f"{name}.yaml"
+    built_in = conf_dir() / "tuned" / path.name
+    if built_in.exists() and built_in.parent.resolve() != path.parent.resolve():
+        raise UserError(f"name={name} is a built-in choice of tuned: choose another name=...")
     if path.exists() and not path.read_text().startswith(HEADER):
         raise UserError(f"{path} was not written by this command: choose another name=...")
     choices = choose(load(folder))

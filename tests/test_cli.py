@@ -1,6 +1,7 @@
 """The command line from outside: exit codes, one-line errors, help, sweeps that lose a run."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -8,8 +9,12 @@ import types
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ablate import __version__, cli
+from ablate.compose import compose
+from ablate.config import run_folder, validate
+from ablate.sweeps import jobs
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +35,18 @@ def run(config, quiet=False):
         raise RuntimeError("the second seed\\nfell over")
     if config.seed == 3:
         raise KeyboardInterrupt
+    at_work = lambda: len(list(Path(os.environ["ABLATE_CACHE"]).glob("sweeps/*/run-*")))
+    if config.seed == 11:  # dies with a neighbour, if it has one
+        deadline = time.monotonic() + 5
+        while at_work() < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.kill(os.getpid(), 9)
+    if config.seed == 12:
+        deadline = time.monotonic() + 3
+        while at_work() < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(1.5)
     if config.seed == 9:
         while len(list(Path(os.environ["ABLATE_CACHE"]).glob("sweeps/*/end-*.json"))) < 3:
             time.sleep(0.01)
@@ -162,6 +179,30 @@ def test_a_run_that_kills_its_worker_every_time_is_given_up_and_what_is_over_sta
     again = "ablate: a worker was killed, or had too little memory: new ones go on"
     assert done.stderr.count(f"{again}, seed=9 from the last checkpoint\n") == 2
     assert done.stderr.count(f"{again}\n") == 1
+
+
+def test_a_run_is_not_given_up_for_what_its_neighbour_did(runs):
+    """Both were at work whenever a worker died; each by itself tells which of them it was."""
+    done = shell("-m", "seed=11,12,0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "resume=true")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "ablate: 1 run failed:\n  seed=11: its process ended without a word" in done.stderr
+    assert "from the last checkpoint, one of these at a time\n" in done.stderr
+    ends = {line.split(" · ")[1] for line in done.stdout.splitlines()}
+    assert ends == {"seed=0", "seed=11", "seed=12"} and done.stdout.count("FAILED") == 1
+
+
+def test_a_run_that_is_to_be_made_anew_is_also_after_its_worker_was_lost(runs, monkeypatch):
+    config = compose(["fresh=true"])
+    OmegaConf.set_readonly(config, False)  # as Hydra hands it over
+    folder = run_folder(config)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("")
+    (folder / "summary.json").write_text('{"finished": true}')
+    monkeypatch.setattr(jobs, "validate_job", validate)
+    begun = (folder / "config.yaml").stat().st_mtime
+    assert jobs._run(config, begun + 1)[0] == "finished" and runs() == ["Countdown 0"]  # it was not begun yet
+    assert jobs._run(config, begun - 1)[0] == "known" and runs() == ["Countdown 0"]  # it was, and is done
+    shutil.rmtree("results")
 
 
 def test_exit_codes_of_the_process(runs):

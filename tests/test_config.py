@@ -60,6 +60,13 @@ def test_the_result_is_complete_typed_and_read_only():
     assert config.validate(again) == cfg
 
 
+def test_a_store_with_a_password_is_refused_before_it_stands_anywhere():
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as caught:
+        compose(["tracking.uri=http://me:s3cret@127.0.0.1:9"])
+    assert "s3cret" not in str(caught.value)
+    assert compose(["tracking.uri=nowhere", "tracking.enabled=false"]).tracking.uri == "nowhere"
+
+
 def test_the_cache_is_where_the_environment_says(monkeypatch):
     monkeypatch.setenv("ABLATE_CACHE", "/somewhere/else")
     assert compose().paths.cache == "/somewhere/else"

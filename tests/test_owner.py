@@ -104,6 +104,21 @@ def test_a_number_that_another_process_has_by_now_is_no_owner(tmp_path):
         pass
 
 
+def test_a_step_of_the_wall_clock_makes_no_owner_another_process(tmp_path, holder, monkeypatch):
+    """As after a laptop's sleep: seconds since the epoch of a process's start move with it."""
+    import psutil
+
+    first, now = psutil.boot_time(), time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 600)
+    for name in ("boot_time", "_last_boot_time"):
+        if hasattr(psutil._psplatform, name):
+            monkeypatch.setattr(psutil._psplatform, name, lambda: first + 600)
+    monkeypatch.setattr(psutil._psplatform, "BOOT_TIME", first + 600, raising=False)
+    assert owner(tmp_path).pid == holder.pid
+    with pytest.raises(Busy):
+        Lock(tmp_path).acquire()
+
+
 def test_an_owner_elsewhere_lives_as_long_as_its_heart_beats(tmp_path, holder, monkeypatch):
     monkeypatch.setattr(module.socket, "gethostname", lambda: "another-host")
     with pytest.raises(Busy):

@@ -173,6 +173,24 @@ def test_ctrl_c_leaves_a_resumable_run(cache: Path, whole: Path, tmp_path: Path)
     assert trace(only_run(tmp_path)) == trace(whole)
 
 
+@pytest.mark.slow
+def test_a_stop_falls_between_batches_that_are_trained_on_several_times(cache: Path, tmp_path: Path) -> None:
+    more = ["learner.iterations=3", "checkpoint.every_steps=4"]
+    process = subprocess.Popen([*command(cache, tmp_path), *more], cwd=ROOT, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path, "steps.jsonl", 5, process)
+    kept = [int(path.name.rpartition("-")[2]) for path in tmp_path.glob("*/*/checkpoints/checkpoint-*")]
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    folder = only_run(tmp_path)
+    steps = len(read_jsonl(folder / "steps.jsonl"))
+    left = {int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoints/checkpoint-*")}
+    assert steps % 3 == 0 and steps in left and all(step % 3 == 0 for step in kept)
+    ablate(cache, tmp_path, "resume=true", *more)
+    (tmp_path / "other").mkdir()
+    ablate(cache, tmp_path / "other", *more)
+    assert trace(folder) == trace(only_run(tmp_path / "other"))
+
+
 def test_a_finished_run_shows_its_summary_and_is_not_run_again(cache: Path, whole: Path) -> None:
     before = (whole / "steps.jsonl").stat().st_mtime_ns
     done = ablate(cache, whole.parents[1])

@@ -143,6 +143,15 @@ def test_where_a_task_has_a_score_of_its_own_it_decides(grid):
     assert "score on tuning problems" in tune.to_yaml(choices, "")
 
 
+def test_a_trial_from_before_a_key_existed_is_one_with_its_default(grid, trial):
+    grid()
+    path = next(Path("results/tune").glob("*/config.yaml"))
+    config = yaml.safe_load(path.read_text())
+    assert config["learner"].pop("kl") == 0.0
+    path.write_text(yaml.safe_dump(config))
+    assert tune.main(["results/tune"]) == 0
+
+
 def test_missing_trials_are_named(grid, trial, tmp_path):
     grid()
     trial("mcts", 6e-4, 101, 0.3, finish=False)
@@ -195,6 +204,7 @@ def test_trials_that_cannot_be_compared_are_refused(grid, trial):
         ([], "give one folder"),
         (["results/tune", "nam=x"], "unknown key nam; did you mean name?"),
         (["results/tune", "name=a/b"], "name=a/b cannot name a choice"),
+        (["results/tune", "name=countdown"], "name=countdown is a built-in choice of tuned"),
         (["results/tune", "name=own"], "conf/tuned/own.yaml was not written by this command"),
         (["results"], "results has no runs: python -m ablate -m experiment=tune makes them"),
     ],

@@ -118,7 +118,8 @@ def load_or_make(shape: Any, task: Any, seed: int, cache: Path, progress: bool):
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _damage(folder: Path) -> str | None:

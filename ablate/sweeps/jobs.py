@@ -18,7 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,27 +94,44 @@ def sweep(checked: Plan, launch: Launch) -> int:
 def _outliving(checked: Plan, state: Sweep, launch: Callable[[], None]) -> None:
     """Launch; where joblib has lost a worker, which makes it kill the others, launch what is missing again.
 
-    A run that has lost LIVES processes is noted as failed, and the others go on.
+    Which worker was lost is not known: of several runs at work, each may have been the one. A run that has
+    lost LIVES processes is noted as failed if it was at work alone, else tried by itself first, and the
+    others go on.
     """
     lost: Counter[str] = Counter()
+    alone: str | None = None  # the run that is tried by itself
     while True:
+        before = state.beginnings()
         try:
-            return launch()
+            with nullcontext() if alone is None else state.only(alone):
+                launch()
+            if alone is None:
+                return
+            lost.pop(alone, None)
+            alone = _next(lost, state)
         except BrokenProcessPool:
             # a sweeper that chooses its runs as it goes numbers them otherwise the second time
             if state.stopped or checked.launcher != "joblib" or checked.sweeper != "basic":
                 raise
-            runs = {number: run for number, (run, _) in state.running().items()}
+            begun = state.beginnings()  # some may be those of an earlier loss
+            runs = {n: run for n, (run, _) in state.running().items() if begun.get(n) != before.get(n)}
             lost.update([*runs] or [""])  # "": between two runs
             if lost[""] == LIVES:
                 raise
             for number, run in list(runs.items()):
-                if lost[number] == LIVES:
-                    state.ended(number, End(run, "failed", f"{KILLED}, {LIVES} times", 0.0))
+                if lost[number] >= LIVES and len(runs) == 1:
+                    state.ended(number, End(run, "failed", f"{KILLED}, {lost[number]} times", 0.0))
                     del runs[number]
+            alone = _next(lost, state)
             on = f", {'; '.join(runs.values())} from the last checkpoint" if runs else ""
-            text = f"a worker was killed, or had too little memory: new ones go on{on}"
+            by_itself = ", one of these at a time" if alone else ""
+            text = f"a worker was killed, or had too little memory: new ones go on{on}{by_itself}"
             print(f"ablate: {text}", file=sys.stderr)
+
+
+def _next(lost: Counter[str], state: Sweep) -> str | None:
+    """The next run that must be tried by itself, if any."""
+    return next((n for n in sorted(lost) if n and lost[n] >= LIVES and not state.over(n)), None)
 
 
 def _close(ends: list[End], going_on: list[str], stopped: bool, resume: bool) -> int:
@@ -170,7 +187,7 @@ def job(cfg: Any) -> Any:
     with _interruptible(state, number, facts) as here:
         if not here:  # a cluster's workers begin where the cluster was started
             os.chdir(facts["directory"])
-        if state.over(number):  # before the sweep lost a worker
+        if state.over(number) or state.waits(number):  # before the sweep lost a worker; until it is its turn
             return math.nan
         again = not state.stopped and state.began(number, run)
         if state.stopped:  # perhaps since
@@ -179,7 +196,7 @@ def job(cfg: Any) -> Any:
         if facts["gpus"] and devices.take(state.folder, facts["gpus"]) is None:
             raise RuntimeError(f"no GPU is free: {facts['gpus']} are taken by other workers of this sweep")
         try:
-            said, text, result = _run(cfg, again)
+            said, text, result = _run(cfg, state.created if again else None)
         except KeyboardInterrupt:
             if here:
                 state.stop()
@@ -196,21 +213,30 @@ def job(cfg: Any) -> Any:
     return result
 
 
-def _run(cfg: Any, again: bool) -> tuple[State, str, Path]:
-    """Do a run, unless it is finished already; (which of the two, its accuracy, its folder). again: this
-    sweep has begun it before."""
+def _run(cfg: Any, again: float | None) -> tuple[State, str, Path]:
+    """Do a run, unless it is finished already; (which of the two, its accuracy, its folder). again: when the
+    sweep began, if it has begun this run before."""
     enter_working_directory()
-    if again:
-        cfg = cfg.copy()
-        cfg.resume, cfg.fresh = True, False
     config: Config = validate_job(cfg)
     folder = run_folder(config)
+    if again is not None and not (config.fresh and _begun(folder) < again):
+        cfg = cfg.copy()
+        cfg.resume, cfg.fresh = True, False
+        config = validate_job(cfg)
     if status(folder) == "finished" and not config.fresh:
         return "known", _accuracy(folder), folder
     from ablate.run import run  # imports torch
 
     run(config, quiet=True)
     return "finished", _accuracy(folder), folder
+
+
+def _begun(folder: Path) -> float:
+    """When a run's record was begun, 0 if there is none."""
+    try:
+        return (folder / "config.yaml").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _accuracy(folder: Path) -> str:

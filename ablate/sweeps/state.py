@@ -4,6 +4,7 @@
     run-<number>      the process that does a run, while it does
     end-<number>.json what became of a run
     gpu-<slot>/       the process that a GPU is given to
+    only              the number of the run that is tried by itself: the others wait for another launch
     stop              exists: no further run begins, and those that run stop with a checkpoint
 
 Workers may be on other hosts, as long as these see the cache. The process that the user started tells of
@@ -18,7 +19,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -99,6 +100,27 @@ class Sweep:
         end = self.ends().get(number)
         return end is not None and end.state != "stopped"
 
+    @contextmanager
+    def only(self, number: str) -> Iterator[None]:
+        """No other run begins in here."""
+        (self.folder / "only").write_text(number)
+        try:
+            yield
+        finally:
+            (self.folder / "only").unlink(missing_ok=True)
+
+    def waits(self, number: str) -> bool:
+        """Is another run being tried by itself?"""
+        try:
+            return (self.folder / "only").read_text() != number
+        except FileNotFoundError:
+            return False
+
+    @property
+    def created(self) -> float:
+        """When the sweep began, by the file server's clock."""
+        return (self.folder / "sweep.json").stat().st_mtime
+
     def ends(self) -> dict[str, End]:
         """By number, in the order of numbers."""
         paths = sorted(self.folder.glob("end-*.json"))
@@ -118,6 +140,14 @@ class Sweep:
                 continue
             living = alive(Owner(**held["owner"]), path)
             found[path.name.removeprefix("run-")] = held["run"], living
+        return found
+
+    def beginnings(self) -> dict[str, str]:
+        """A token for each time that a run began, by number: of those in `running`."""
+        found = {}
+        for number in self.running():
+            with suppress(FileNotFoundError):  # just ended
+                found[number] = json.loads((self.folder / f"run-{number}").read_text())["owner"]["token"]
         return found
 
     def clear(self) -> None:

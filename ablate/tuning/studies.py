@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ablate.schema import nearest, one_line
+from ablate.config import LearnerConfig
+from ablate.schema import flat, nearest, one_line
 from ablate.types import UserError
 
 STORAGE = "optuna.db"
@@ -100,7 +101,9 @@ class Studies:
             raise UserError(f"{self.path} holds a study {arm} that was not made by this command")
         if known is None:
             study.set_user_attr("ablate", wanted)
-        elif keys := sorted(k for k in known.keys() | wanted.keys() if known.get(k) != wanted.get(k)):
+            known = wanted
+        known = {key: value for key, value in self._defaults().items() if key in wanted} | (known or {})
+        if keys := sorted(k for k in known.keys() | wanted.keys() if known.get(k) != wanted.get(k)):
             key = keys[0]
             raise UserError(
                 f"{self.path} holds another study of {arm}: {key} is {known.get(key)} there and "
@@ -112,6 +115,11 @@ class Studies:
                 f"is too small, the smallest valid value is {len(study.trials)}"
             )
         return study
+
+    @staticmethod
+    def _defaults() -> dict[str, Any]:
+        """Of the learner's keys, for a study that was made before one of them existed."""
+        return dict(flat({"learner": asdict(LearnerConfig())}))
 
     def _facts(self) -> dict[str, Any]:
         space = {key: described(each) for key, each in self.space.items()}

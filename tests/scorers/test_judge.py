@@ -217,6 +217,8 @@ def test_a_policy_without_the_words_is_refused_before_it_learns(cache, tmp_path)
     done = ablate(cache, tmp_path, code=2)
     assert "the policy has no word 'yes' in its vocabulary" in done.stderr and "Traceback" not in done.stderr
     assert not any(path.read_text() for path in tmp_path.rglob("steps.jsonl"))
+    (failure,) = tmp_path.rglob("failure.json")
+    assert "no word 'yes'" in failure.read_text()
     with server(well) as (url, _):
         pass
     settings = ["who=endpoint", f"endpoint.url={url}", "endpoint.model=m", "endpoint.parameters=1e5"]
