@@ -15,6 +15,7 @@ from ablate.report.wording import (
     Table,
     amount,
     bounds,
+    count,
     crossings,
     interval,
     multiple,
@@ -115,7 +116,7 @@ def accounts(report: Report) -> Table:
     for claim in report.claims:
         by_axis = {each.effect.axis: each for each in claim.accounts}
         if by_axis:
-            cells = (_account(by_axis.get(axis)) for axis in axes)
+            cells = (_account(by_axis.get(axis), claim) for axis in axes)
             rows.append((name(claim), f"{interval(claim.effect)} {claim.word}", *cells))
     head: tuple[str, ...] = ("suspect", f"at the budget in {UNITS[report.unit]}")
     head += tuple(f"at equal {ACCOUNTS[axis]}" for axis in axes)
@@ -156,11 +157,13 @@ def _unread(report: Report) -> list[str]:
     return found
 
 
-def _account(found: Account | None) -> str:
+def _account(found: Account | None, claim: Claim) -> str:
     if found is None:
         return NOTHING
     caveats = f" ({'; '.join(found.caveats)})" if found.caveats else ""
     at = f"{amount(found.effect.level)} {ACCOUNTS[found.effect.axis]}"
+    if claim.effect is None or found.effect.seeds != claim.effect.seeds:
+        at += f", {count(len(found.effect.seeds), 'seed')}"
     return f"{interval(found.effect)} {found.word}{caveats}, at {at}"
 
 
