@@ -39,7 +39,8 @@ def changed():
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_every_component_builds(choice):
-    cfg = compose([choice, *(["model.path=a/b"] if choice == "model=pretrained" else [])])
+    needed = {"model=pretrained": "model.path=a/b", "tuned=combinations": "strategy=full"}
+    cfg = compose([choice, *([needed[choice]] if choice in needed else [])])
     for node in (cfg.task, cfg.model, cfg.engine, *(getattr(cfg.strategy, axis) for axis in AXES)):
         built = config.build(node)
         assert f"{type(built).__module__}.{type(built).__qualname__}" == node._target_
