@@ -300,5 +300,5 @@ def test_the_experiments_share_a_folder_and_its_runs():
 
 
 def test_a_choice_that_a_group_lacks_is_named():
-    with pytest.raises(UserError, match="unknown tuned mine; choices: .*countdown"):
+    with pytest.raises(UserError, match=r"unknown tuned mine; choices: .*countdown"):
         compose(["tuned=mine"])
