@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -197,6 +197,12 @@ NOT_THE_RESULT = (
 )
 # A value of these may be one per strategy: {guess_check: 6e-4, mcts: 3e-4}
 BY_STRATEGY = ("learner", "budget", "tuning")
+
+
+def of_the_learner(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded run's keys of the learner; those that did not exist then at their defaults, which do what
+    was done before."""
+    return asdict(LearnerConfig()) | dict(recorded)
 
 
 def validate(cfg: Any) -> Config:

@@ -323,7 +323,7 @@ class Rehearsal(Laboratory):
             elif kind is EndpointJudge:
                 count = len(tokens) + settings["endpoint"].max_tokens
                 flops = 2.0 * (settings["endpoint"].parameters or 0.0) * count
-                self._ledger.accounts["judge"].add(Account(flops, flops, count, count, count))
+                self._ledger.charge_account("judge", Account(flops, flops, count, count, count))
             else:
                 raise Unforeseen("what a pass through a local judge costs")
         return [self.rng.random() for _ in questions]

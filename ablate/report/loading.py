@@ -7,13 +7,12 @@ refused; other differences become notes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ablate.config import LearnerConfig
+from ablate.config import of_the_learner
 from ablate.experiments import check_experiment, no_runs, run_folders
 from ablate.record import load_evaluation, primary, read_json, read_jsonl, status
 from ablate.report.contrasts import ALONE, CELLS, NOTHING
@@ -148,7 +147,7 @@ def settings(run: Run, groups: tuple[str, ...]) -> dict[str, Any]:
     it was recorded are at their defaults, which do what was done before."""
     recorded = {group: run.config.get(group, {}) for group in groups if "." not in group}
     if "learner" in recorded:
-        recorded["learner"] = asdict(LearnerConfig()) | recorded["learner"]
+        recorded["learner"] = of_the_learner(recorded["learner"])
     found = dict(flat(recorded))
     found.pop("evaluate.workers", None)  # changes nothing
     if "budget.unit" in groups:

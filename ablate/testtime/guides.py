@@ -20,8 +20,7 @@ al. 2021, arXiv:2110.14168, with labels at steps, as Math-Shepherd's with one co
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal, Protocol
@@ -34,7 +33,7 @@ from ablate.scorers.judge import Judge
 from ablate.scorers.monte_carlo import MonteCarlo
 from ablate.scorers.oracle import Oracle
 from ablate.testtime.bench import Bench
-from ablate.types import Problem, Trajectory, ValueModel
+from ablate.types import Trajectory, ValueModel
 
 PRIVILEGED = ("oracle", "monte_carlo", "verifier")
 FITTED = ("learned", "value")
@@ -110,26 +109,31 @@ class MonteCarloGuide(_Unfitted):
         """See `Guide`."""
         before = [_without_last(path, bench) if bench.finished(path) else path for path in paths]
         distinct = {(path.problem.id, path.completion): path for path in before}
-        value: dict[tuple[str, tuple[int, ...]], float] = {}
-        for problem, keys in _asked_together(distinct, bench):
-            paths_here = [distinct[key] for key in keys]
-            with bench.about(problem) if problem else nullcontext():
-                found = MonteCarlo(self.rollouts).values(paths_here, bench)
-            value |= zip(keys, found, strict=True)
+        asked = list(distinct.values())
+
+        def ask(paths: list[Trajectory]) -> list[float]:
+            return MonteCarlo(self.rollouts).values(paths, bench)
+
+        judged = hasattr(bench.task, "judge_all")  # who verifies the rollouts must be paid
+        found = _by_problem(asked, bench, ask) if judged else ask(asked)
+        value = dict(zip(distinct, found, strict=True))
         return [value[path.problem.id, path.completion] for path in before]
 
 
-def _asked_together(
-    paths: Mapping[tuple[str, tuple[int, ...]], Trajectory], bench: Bench
-) -> list[tuple[Problem | None, list[tuple[str, tuple[int, ...]]]]]:
-    """(problem, keys): all at once, or, where the task has a judge, problem by problem, so that each pays for
-    its own questions."""
-    if not hasattr(bench.task, "judge_all"):
-        return [(None, list(paths))]
-    by_problem: dict[str, list[tuple[str, tuple[int, ...]]]] = defaultdict(list)
-    for key in paths:
-        by_problem[key[0]].append(key)
-    return [(paths[keys[0]].problem, keys) for keys in by_problem.values()]
+def _by_problem(
+    paths: Sequence[Trajectory], bench: Bench, values: Callable[[list[Trajectory]], Sequence[float]]
+) -> list[float]:
+    """Values of paths, asked for problem by problem, so that each pays for its own questions."""
+    out = [0.0] * len(paths)
+    places: dict[str, list[int]] = defaultdict(list)
+    for i, path in enumerate(paths):
+        places[path.problem.id].append(i)
+    for where in places.values():
+        with bench.about(paths[where[0]].problem):
+            found = values([paths[i] for i in where])
+        for i, value in zip(where, found, strict=True):
+            out[i] = value
+    return out
 
 
 def _without_last(answer: Trajectory, bench: Bench) -> Trajectory:
@@ -146,16 +150,9 @@ class JudgeGuide(_Unfitted):
 
     def values(self, paths: Sequence[Trajectory], bench: Bench) -> list[float]:
         """See `Guide`."""
-        out = [0.0] * len(paths)
-        places: dict[str, list[int]] = defaultdict(list)
-        for i, path in enumerate(paths):
-            places[path.problem.id].append(i)
-        for where in places.values():
-            with bench.about(paths[where[0]].problem):
-                found = self.judge.values([bench.split(paths[i]) for i in where], bench)
-            for i, value in zip(where, found, strict=True):
-                out[i] = value
-        return out
+        return _by_problem(
+            paths, bench, lambda own: self.judge.values([bench.split(path) for path in own], bench)
+        )
 
 
 class FittedGuide:
@@ -193,12 +190,11 @@ def examples(bench: Bench, fitting: Fitting) -> Examples:
     paths: list[Trajectory] = []
     outcomes: list[float] = []
     for answer in bench.verify(answers):  # a judge's verdicts are part of what fitting costs
-        right = answer.solved
         steps = bench.split(answer).steps
         truncated = bench.truncated(answer)  # at its end there is nothing left to judge
         ends = range(1, len(steps) + (not truncated))
         paths += [Trajectory(answer.problem, steps[:t]) for t in ends]
-        outcomes += [float(bool(right))] * len(ends)
+        outcomes += [float(bool(answer.solved))] * len(ends)
     return Examples(paths, outcomes, _total(bench))
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ablate.config import LearnerConfig
+from ablate.config import of_the_learner
 from ablate.schema import flat, nearest, one_line
 from ablate.types import UserError
 
@@ -102,7 +102,8 @@ class Studies:
         if known is None:
             study.set_user_attr("ablate", wanted)
             known = wanted
-        known = {key: value for key, value in self._defaults().items() if key in wanted} | (known or {})
+        older = dict(flat({"learner": of_the_learner({})}))  # keys that are newer than the study
+        known = {key: value for key, value in older.items() if key in wanted} | (known or {})
         if keys := sorted(k for k in known.keys() | wanted.keys() if known.get(k) != wanted.get(k)):
             key = keys[0]
             raise UserError(
@@ -115,11 +116,6 @@ class Studies:
                 f"is too small, the smallest valid value is {len(study.trials)}"
             )
         return study
-
-    @staticmethod
-    def _defaults() -> dict[str, Any]:
-        """Of the learner's keys, for a study that was made before one of them existed."""
-        return dict(flat({"learner": asdict(LearnerConfig())}))
 
     def _facts(self) -> dict[str, Any]:
         space = {key: described(each) for key, each in self.space.items()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from ablate.config import NOT_THE_RESULT, LearnerConfig
+from ablate.config import NOT_THE_RESULT, of_the_learner
 from ablate.experiments import check_experiment, run_folders
 from ablate.record import primary, read_json, read_jsonl, status
 from ablate.schema import flat
@@ -189,10 +189,9 @@ def plain_settings(config: Any, without: Iterable[str]) -> dict[str, Any]:
 
 
 def _settings(config: Mapping[str, Any], without: Iterable[str]) -> dict[str, Any]:
-    """What determines a run's result, but for some keys, as {dotted key: value}. Keys of the learner that did
-    not exist when it was recorded are at their defaults, which do what was done before."""
+    """What determines a run's result, but for some keys, as {dotted key: value}."""
     if isinstance(learner := config.get("learner"), Mapping):
-        config = {**config, "learner": asdict(LearnerConfig()) | dict(learner)}
+        config = {**config, "learner": of_the_learner(learner)}
     left = tuple(f"{key}." for key in (*NOT_THE_RESULT, *without))
     return {key: value for key, value in flat(config) if not f"{key}.".startswith(left)}
 

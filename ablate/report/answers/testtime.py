@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from ablate.report.answers.content import (
 )
 from ablate.report.answers.files import SETS, Answered, Setting, TestFiles
 from ablate.report.answers.readings import BOTH, PROBLEMS, reading
-from ablate.report.runs import NEAR, Experiment, first_draws
+from ablate.report.runs import NEAR, Experiment
 from ablate.report.wording import SCORERS
 
 Kind = tuple[str, str | None]
@@ -211,9 +210,10 @@ def policies(experiment: Experiment, answered: Iterable[Answered]) -> list[Polic
 
     place = {name: i for i, name in enumerate(experiment.arms)}
     ordered = sorted(answered, key=lambda run: (place[run.run.arm], arm(run), run.run.key))
-    first = {id(run) for _, runs in groupby(ordered, key=arm) for run in first_draws(r.run for r in runs)}
-    chosen = [run for run in ordered if id(run.run) in first]
-    return [Policies(*key, tuple(runs)) for key, runs in groupby(chosen, key=arm)]
+    found: dict[tuple[str, float], dict[int, Answered]] = {}
+    for run in ordered:
+        found.setdefault(arm(run), {}).setdefault(run.run.seed, run)
+    return [Policies(*key, tuple(by_seed.values())) for key, by_seed in found.items()]
 
 
 def _curve(arm: Policies, kind: Kind, oracle: bool) -> MethodCurve:
