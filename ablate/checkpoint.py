@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -13,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ablate.manifest import damage, seal
 from ablate.types import UserError
 
 STATE = "ablate.json"  # the laboratory's part, beside the Trainer's files
-MANIFEST = "manifest.json"
 NEARLY_FULL = 1 << 20  # bytes free; torch does not say what the disk said
 # how the writers of tensors say that a disk refuses: safetensors, torch, quotas
 DISK = (
@@ -70,12 +69,7 @@ def _complete(partial: Path, folder: Path, step: int, state: dict[str, Any]) -> 
     made, final = partial / f"checkpoint-{step}", folder / f"checkpoint-{step}"
     (made / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
     (made / STATE).write_text(json.dumps(state))
-    files = sorted(path for path in made.rglob("*") if path.is_file())
-    manifest = {str(path.relative_to(made)): _sha256(path) for path in files}
-    (made / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in [*files, made / MANIFEST]:
-        with path.open("rb") as handle:
-            os.fsync(handle.fileno())
+    seal(made)
     shutil.rmtree(final, ignore_errors=True)  # left by a run that was resumed from an earlier one
     os.replace(made, final)
 
@@ -115,10 +109,10 @@ def latest(folder: Path) -> Path | None:
     """
     found = checkpoints(folder)
     for path in reversed(found):
-        damage = _damage(path)
-        if damage is None:
+        wrong = damage(path)
+        if wrong is None:
             return path
-        print(f"checkpoint {path} is damaged ({damage}): trying the one before", file=sys.stderr)
+        print(f"checkpoint {path} is damaged ({wrong}): trying the one before", file=sys.stderr)
     if found:
         raise UserError(
             f"every checkpoint in {folder} is damaged; fresh=true starts again and keeps the old record"
@@ -129,18 +123,3 @@ def latest(folder: Path) -> Path | None:
 def load_state(path: Path) -> dict[str, Any]:
     """The laboratory's part of a checkpoint."""
     return json.loads((path / STATE).read_text())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _damage(path: Path) -> str | None:
-    try:
-        for name, digest in json.loads((path / MANIFEST).read_text()).items():
-            if _sha256(path / name) != digest:
-                return f"{name} has changed"
-    except (OSError, ValueError, AttributeError) as error:
-        return str(error)
-    return None

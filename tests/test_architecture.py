@@ -28,6 +28,7 @@ LAYERS = [
         "owner",
         "devices",
         "checkpoint",
+        "manifest",
         "ranks",
         "launch",
         "models.flops",

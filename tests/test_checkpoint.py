@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.checkpoint import MANIFEST, STATE, appear, checkpoints, latest, load_state, prune
+from ablate.checkpoint import STATE, appear, checkpoints, latest, load_state, prune
+from ablate.manifest import MANIFEST
 from ablate.types import UserError
 
 
@@ -62,8 +63,6 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("moment", ["hashing", "syncing", "renaming"])
 def test_a_save_that_is_killed_leaves_no_checkpoint(tmp_path, monkeypatch, moment):
-    import ablate.checkpoint as module
-
     save(tmp_path, 1)
     child = os.fork()
     if child == 0:
@@ -71,8 +70,8 @@ def test_a_save_that_is_killed_leaves_no_checkpoint(tmp_path, monkeypatch, momen
         def die(*args):
             os.kill(os.getpid(), signal.SIGKILL)
 
-        name = {"hashing": "_sha256", "syncing": "os.fsync", "renaming": "os.replace"}[moment]
-        monkeypatch.setattr(f"{module.__name__}.{name}", die)
+        name = {"hashing": "ablate.manifest._sha256", "syncing": "os.fsync", "renaming": "os.replace"}[moment]
+        monkeypatch.setattr(name, die)
         save(tmp_path, 2, {"stale": b"left by the killed one"})
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate import runtime
+from ablate.manifest import damage, seal
 from ablate.types import UserError
 from ablate.waiting import locked
 
@@ -99,39 +100,21 @@ def load_or_make(shape: Any, task: Any, seed: int, cache: Path, progress: bool):
         raise UserError(
             f"paths.cache={cache} cannot be written ({error.strerror}): set ABLATE_CACHE"
         ) from None
-    if folder.exists() and _damage(folder) is None:  # it appears whole: nobody has to wait to read it
+    if folder.exists() and damage(folder) is None:  # it appears whole: nobody has to wait to read it
         return _load(folder)
     with locked(Path(f"{folder}.lock"), f"the warm start of seed {seed}"):
         if folder.exists():
-            damage = _damage(folder)
-            if damage is None:
+            wrong = damage(folder)
+            if wrong is None:
                 return _load(folder)
-            print(f"warm start {folder} is damaged ({damage}): making it again", file=sys.stderr)
+            print(f"warm start {folder} is damaged ({wrong}): making it again", file=sys.stderr)
             shutil.rmtree(folder)
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         _make(shape, task, seed, partial, progress)
-        files = {p.name: _sha256(p) for p in sorted(partial.iterdir())}
-        (partial / "manifest.json").write_text(json.dumps(files, indent=1))
+        seal(partial)
         os.replace(partial, folder)
         return _load(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a cached warm start, or None."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        for name, digest in manifest.items():
-            if _sha256(folder / name) != digest:
-                return f"{name} has changed"
-    except (OSError, ValueError, AttributeError) as error:
-        return str(error)
-    return None
 
 
 def _load(folder: Path):
