@@ -20,6 +20,7 @@ from ablate.plan.speed import OWN, Clock, Recollection, described, from_benchmar
 from ablate.refusals import check_budget, check_problems
 from ablate.report import contrasts
 from ablate.report.loading import BASES
+from ablate.report.looks import Looks
 from ablate.report.verdict import LONGER
 from ablate.strategy import AXES, Strategy
 from ablate.types import UserError
@@ -68,10 +69,13 @@ def assemble(arguments: Sequence[str], wishes: Wishes) -> Outline:
     starts = (
         None if start is None else WarmStarts(len(every), len(start.missing), start.flops, start.source, warm)
     )
-    roles, seeds = _comparison(plan)
+    roles, seeds, ladder = _comparison(plan)
+    declared = first.config.looks
+    looks = Looks(tuple(declared.at), declared.spending) if declared.at else None
     clusters = len({problem.cluster or problem.id for problem in subject.problems})
     samples = first.config.evaluate.samples
-    found = power.power(seeds, roles, pilot, wishes.margin, len(subject.problems), samples, clusters)
+    problems = len(subject.problems)
+    found = power.power(seeds, roles, pilot, wishes.margin, problems, samples, clusters, ladder, looks)
     at_a_time = wishes.gpus if wishes.gpu else plan.jobs
     return Outline(
         SCHEMA,
@@ -84,7 +88,7 @@ def assemble(arguments: Sequence[str], wishes: Wishes) -> Outline:
         subject.manner.length,
         subject.manner.steps,
         first.config.evaluate.split,
-        len(subject.problems),
+        problems,
         samples,
         first.config.budget.milestones + 1,
         dict(Counter(run.state for run in plan.runs)),
@@ -277,16 +281,17 @@ def _time(
     return Time(where, at_a_time, whole and whole[0], left and left[0], whole and whole[1], why)
 
 
-def _comparison(plan: Design) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    """(roles, seeds) of the arms that are compared: those at the smallest budget, where a strategy stands for
-    one arm, and a base that goes beyond it and is read there, too."""
+def _comparison(plan: Design) -> tuple[dict[str, str], dict[str, tuple[int, ...]], list[str]]:
+    """(roles, seeds, those on the ladder of scorers) of the arms that are compared: those at the smallest
+    budget, where a strategy stands for one arm, and a base that goes beyond it and is read there, too."""
     least = min(cell.budget[1] for cell in plan.cells)
     arms = [cell for cell in plan.cells if cell.budget[1] == least]
     names = Counter(cell.name for cell in arms)
     arms += [cell for cell in plan.cells if cell.name in BASES and cell.name not in names]
     arms = [cell for cell in arms if names[cell.name] <= 1]
     roles = {cell.name: contrasts.role(cell.name, cell.values["strategy"]) for cell in arms}
-    return roles, {cell.name: cell.seeds for cell in arms}
+    ladder = [cell.name for cell in arms if contrasts.rung(cell.values["strategy"])]
+    return roles, {cell.name: cell.seeds for cell in arms}, ladder
 
 
 def _free(folder: Path) -> float | None:
@@ -335,8 +340,8 @@ def _remarks(
     if pilot.seeds is not None and 1 < pilot.seeds < FEW_SEEDS and found:
         low, high = power.doubt(pilot.seeds)
         notes.append(
-            f"variances measured on {pilot.seeds} seeds are rough: the true standard deviation between seeds "
-            f"is {low:.2g} to {high:.2g} times the measured one (95 %)"
+            f"variances measured on as few as {pilot.seeds} seeds are rough: the true standard deviation "
+            f"between seeds is {low:.2g} to {high:.2g} times the measured one (95 %)"
         )
     if wishes.gpu and subject.parameters < SMALL:
         notes.append(

@@ -8,7 +8,7 @@ samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from ablate.plan.content import Contrast
 from ablate.report import contrasts
 from ablate.report.calibration.world import World, pooled
+from ablate.report.looks import Looks
 from ablate.report.statistics import Components, chances, detectable, seeds_for
 from ablate.types import UserError
 
@@ -25,7 +26,8 @@ SAMPLES = 8  # per problem, for which World's components hold
 @dataclass(frozen=True)
 class Pilot:
     """Where variances come from. own: of the arms at two places, see `_place`; others: of all other pairs.
-    problems, samples, seeds: of the experiment. task, model: its settings, None for the assumptions."""
+    problems, samples: of the experiment; seeds: the fewest behind one of them. task, model: its settings,
+    None for the assumptions."""
 
     name: str
     own: dict[tuple[Any, Any], Components]
@@ -55,18 +57,19 @@ def pilot(folder: Path) -> Pilot:
         raise UserError(
             f"pilot={folder} has no two arms with two seeds in common: no variance can be measured there"
         )
-    own = {
-        (_place(claim.weights[0][0]), _place(claim.weights[1][0])): claim.effect.estimate.components
+    measured = [
+        (claim.weights, claim.effect, parts)
         for claim in report.claims
-        if claim.effect and claim.effect.estimate.components and len(claim.weights) == 2
-    }
+        if claim.effect and (parts := claim.effect.estimate.components)
+    ]
+    own = {(_place(w[0][0]), _place(w[1][0])): parts for w, _, parts in measured if len(w) == 2}
     return Pilot(
         str(folder),
         own,
         world.components,
         report.problems,
         report.samples,
-        len(report.seeds),
+        min(len(effect.seeds) for _, effect, _ in measured),
         report.task,
         report.model,
     )
@@ -93,10 +96,14 @@ def power(
     problems: int,
     samples: int,
     clusters: int,
+    ladder: Iterable[str] = (),
+    looks: Looks | None = None,
 ) -> list[Contrast]:
-    """The headline contrasts of a design. seeds, roles: by arm."""
+    """The headline contrasts of a design. seeds, roles: by arm. ladder: as in `contrasts.families`. looks: if
+    declared; what is foreseen is then what the last one gives alone."""
     found = []
-    for family in contrasts.families(roles):
+    for family in contrasts.families(roles, ladder):
+        last = looks.confidence(len(looks.at), len(family)) if looks and family else None
         for contrast in family:
             arm, other = contrast.pair or ("", "")
             parts = source.own.get((_place(arm), _place(other)))
@@ -117,10 +124,10 @@ def power(
                     components.problem**0.5,
                     components.rest**0.5,
                     where,
-                    detectable(margin, components, common, count) if some else None,
-                    chances(0.0, margin, components, common, count)["not needed"] if some else None,
-                    seeds_for("not needed", 0.0, margin, components, count),
-                    seeds_for("helps", margin, margin, components, count),
+                    detectable(margin, components, common, count, last) if some else None,
+                    chances(0.0, margin, components, common, count, last)["not needed"] if some else None,
+                    seeds_for("not needed", 0.0, margin, components, count, last),
+                    seeds_for("helps", margin, margin, components, count, last),
                 )
             )
     return found

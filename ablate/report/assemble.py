@@ -21,9 +21,12 @@ from ablate.report.looking import look
 from ablate.report.looks import Looks
 from ablate.report.provenance import commands, design, provenance
 from ablate.report.runs import Experiment
+from ablate.report.wording import amount
 
 ORDER = ("base", "variant", "suspect", "combination", "placebo", "floor", "upper bound", "outside")
 SENSITIVITY = "sensitivity to search not shown"
+TUNED = ("base", "suspect", "combination")
+UNEVEN = 1.5  # times the trials of another arm: more than what their batches' sizes explain
 LARGE = 0.02  # of the budget: a batch that takes more makes readings at equal spend coarse
 
 
@@ -44,8 +47,7 @@ def assemble(
     if "search" not in sensitive:
         claims, placebos = _insensitive(claims), _insensitive(placebos)
         if factorial is not None:
-            main, simple = (tuple(_insensitive(each)) for each in (factorial.main, factorial.simple))
-            factorial = replace(factorial, main=main, simple=simple)
+            factorial = replace(factorial, main=tuple(_insensitive(factorial.main)))
     claimed = {claim.weights: claim.effect for claim in claims}
     arms = [summed_up(experiment, name, role, effects, claimed) for name, role in roles.items()]
     place = {name: i for i, name in enumerate(experiment.arms)}
@@ -72,7 +74,7 @@ def assemble(
         placebos=tuple(placebos),
         replicates=tuple(claim for claim in replicates if claim is not None),
         factorial=factorial,
-        ladder=ladder(experiment, effects),
+        ladder=ladder(experiment, effects, claims),
         controls=tuple(controls),
         seen=sensitive,
         notes=(*experiment.notes, *_notes(experiment, arms)),
@@ -116,12 +118,17 @@ def _factorial(experiment: Experiment, effects: Effects) -> Factorial | None:
         tuple(sorted(grid.items())),
         tuple(missing),
         tuple(effects.claim(each, len(main)) for each in main),
-        tuple(effects.claim(each, len(simple), extend=False) for each in simple),
+        # the headlines and the main effects have the words: a pair must not get another one here
+        tuple(_wordless(effects.claim(each, len(simple), extend=False), "simple effect") for each in simple),
         tuple(
-            replace(effects.claim(each, 1), word="no verdict", caveats=("exploratory",))
+            _wordless(effects.claim(each, 1), "exploratory")
             for each in (() if missing else contrasts.interactions(grid))
         ),
     )
+
+
+def _wordless(claim: Claim, why: str) -> Claim:
+    return replace(claim, word="no verdict", caveats=(why,))
 
 
 def _notes(experiment: Experiment, arms: list[Arm]) -> list[str]:
@@ -147,10 +154,7 @@ def _notes(experiment: Experiment, arms: list[Arm]) -> list[str]:
                 f"{arm.name}: one batch took up to {100 * arm.largest_batch:.2f} % of the budget, so that "
                 f"readings at equal spend are coarse; learner.problems={fits} keeps it at {100 * LARGE:g} %"
             )
-    if any("tuning" in arm.separate for arm in arms):
-        for arm in arms:
-            if arm.role in ("base", "suspect", "combination") and "tuning" not in arm.separate:
-                notes.append(f"{arm.name} was not tuned itself")
+    notes += _tuning(arms)
     moved = [
         name
         for run in experiment.runs
@@ -173,6 +177,21 @@ def _notes(experiment: Experiment, arms: list[Arm]) -> list[str]:
         notes.append(
             f"learning rate schedule {', '.join(sorted(schedules))}: a milestone is not what a run with that "
             "budget would have given, so effects at smaller budgets and multiples of compute are biased"
+        )
+    return notes
+
+
+def _tuning(arms: Iterable[Arm]) -> list[str]:
+    """Where arms that stand for a recipe were tuned at unequal cost."""
+    own = [arm for arm in arms if arm.role in TUNED]
+    if not any(any(arm.tuning) for arm in own):
+        return []
+    notes = [f"{arm.name} was not tuned itself" for arm in own if not any(arm.tuning)]
+    most, least = (pick(flops for arm in own for flops in arm.tuning if flops) for pick in (max, min))
+    if most > UNEVEN * least:
+        notes.append(
+            f"tuning was uneven by what the runs recorded: from {amount(least)} to {amount(most)} FLOPs of "
+            "trials for an arm (by arm in the design)"
         )
     return notes
 

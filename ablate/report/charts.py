@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -203,8 +204,10 @@ def budgets(report: Report, claims: Sequence[Claim], colours: dict[str, str]) ->
         axes.plot(crossed, [0] * len(crossed), "D", ms=5, color=ink, mfc=colour("paper"), zorder=4)
         last.append(y[-1])
     axes.set_ylim(*view([effect for claim in claims for _, effect in claim.by_budget], report.margin))
-    shares = sorted({share for claim in claims for share, _ in claim.by_budget})
-    axes.set_xticks([s * report.budget for s in shares], [amount(s * report.budget) for s in shares])
+    least = min(claim.by_budget[0][0] for claim in claims)
+    ticks = [0.5**k * report.budget for k in range(1 - math.floor(math.log2(least)))]
+    ticks = [tick for tick in ticks if tick >= 0.9 * least * report.budget]
+    axes.set_xticks(ticks, [amount(tick) for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(f"budget ({UNITS[report.unit]})", fontsize=SMALL, color=colour("muted"))
     axes.set_ylabel(f"difference in {short(report.metric)} (points)", fontsize=SMALL, color=colour("muted"))

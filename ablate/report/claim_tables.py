@@ -24,6 +24,7 @@ from ablate.report.wording import (
     verdict,
 )
 
+APART = "Intervals hold together over the suspects at each {0}, not over several of them."
 PLAIN = ("comparison", "kind", "points", "verdict", "seeds")
 
 
@@ -93,11 +94,12 @@ def _deviations(effect: Effect | None) -> tuple[str, str]:
 
 def budgets(report: Report) -> Table:
     """Effects where less was spent, their slope, and where the curves cross."""
-    shares = sorted({share for claim in report.claims for share, _ in claim.by_budget})
+    shares = sorted({share for claim in report.claims for share, _ in claim.by_budget[1:]})
     rows = tuple(
         (
             name(claim),
-            *(interval(dict(claim.by_budget).get(share)) for share in shares),
+            f"{interval(claim.by_budget[0][1])} at {claim.by_budget[0][0]:.3g}x",
+            *(interval(dict(claim.by_budget[1:]).get(share)) for share in shares),
             interval(claim.slope),
             "; ".join(crossings(claim)) or NOTHING,
         )
@@ -105,8 +107,9 @@ def budgets(report: Report) -> Table:
         if claim.by_budget
     )
     at = (f"at {share:.3g}x the budget" for share in shares)
-    head = ("suspect", *at, "per doubling of compute", "curves cross")
-    return Table("budgets", "Effects at several budgets (points)", head, rows)
+    head = ("suspect", "from where both were evaluated", *at, "per doubling of compute", "curves cross")
+    notes = (APART.format("budget"),)
+    return Table("budgets", "Effects at several budgets (points)", head, rows, notes)
 
 
 def accounts(report: Report) -> Table:
@@ -181,9 +184,15 @@ def factorial(report: Report) -> Table:
     if report.factorial.missing:
         notes.append(f"No main effects: {', '.join(report.factorial.missing)} did not run.")
     if report.factorial.main:
+        common = next((claim.effect.seeds for claim in report.factorial.main if claim.effect), ())
         notes.append(
-            "Simple effects tell whether a main effect speaks for all combinations: tree and process credit "
-            "are not independent of each other."
+            f"Main effects and interactions are over the {count(len(common), 'seed')} that all eight "
+            "combinations have, simple effects over those of their two. Simple effects tell whether a main "
+            "effect speaks for all combinations: tree and process credit are not independent of each other."
+        )
+        notes.append(
+            "Intervals hold together over the main effects, and over the simple effects; those of "
+            "interactions are 95 % each for itself. Verdicts are the headlines' and the main effects'."
         )
     return Table("factorial", "The factorial", PLAIN, rows, tuple(notes))
 
@@ -231,8 +240,9 @@ def ladder(report: Report) -> Table:
     head: tuple[str, ...] = ("arm", "scorer", "at the budget (points)", "verdict", f"{after} (points)")
     head += ("judging (% of FLOPs)", *map(spaced, names))
     notes = (
-        "Differences to guess + check, intervals 95 % each for itself. The oracle is free and knows the "
-        "answers: an upper bound, no verdict. Errors and calibration are against each scorer's own target.",
+        "Differences to guess + check, intervals 95 % each for itself; verdicts are the headlines', whose "
+        "intervals hold together. The oracle is free and knows the answers: an upper bound, no verdict. "
+        "Errors and calibration are against each scorer's own target.",
     )
     return Table("ladder", "The oracle ladder: process rewards by scorer", head, rows, notes)
 
@@ -245,4 +255,5 @@ def difficulty(report: Report) -> Table:
         for claim in report.claims
         if claim.by_difficulty
     )
-    return Table("difficulty", "Effects by difficulty (points)", ("suspect", *names), rows)
+    notes = (APART.format("class"),)
+    return Table("difficulty", "Effects by difficulty (points)", ("suspect", *names), rows, notes)

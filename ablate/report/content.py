@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ablate.report.answers.content import LengthCurves, Longer, SetAtTest
 from ablate.report.statistics import Estimate
 
-SCHEMA = 2
+SCHEMA = 3
 
 Word = Literal["harmful", "not needed", "needed", "helps", "inconclusive", "no verdict"]
 
@@ -141,10 +141,10 @@ class Arm:
     role: see `contrasts.role`. before, after: accuracy at the start and at equal spend. against_base: None
     for the base. length, truncated: (before, after), tokens and share of answers. tokens: generated in
     training. shares: of the budgeted FLOPs by purpose; separate: FLOPs by purpose on accounts of their own,
-    one run. settings: the strategy's own, by dotted key. logical: logical FLOPs over cached. overshoot: the
-    most that a run spent beyond its budget, as a share of it; largest_batch: the most that one batch took.
-    seconds: wall time of a run with the declared budget. lr: learning rates used. alarms: runs with one.
-    curves: one per budget that its runs had.
+    one run; tuning: FLOPs of the arm's trials, every value that a run recorded. settings: the strategy's own,
+    by dotted key. logical: logical FLOPs over cached. overshoot: the most that a run spent beyond its budget,
+    as a share of it; largest_batch: the most that one batch took. seconds: wall time of a run with the
+    declared budget. lr: learning rates used. alarms: runs with one. curves: one per budget that its runs had.
     """
 
     name: str
@@ -163,6 +163,7 @@ class Arm:
     largest_batch: float | None
     shares: dict[str, float]
     separate: dict[str, float]
+    tuning: tuple[float, ...]
     settings: dict[str, Any]
     seconds: float | None
     lr: tuple[float, ...]
@@ -172,7 +173,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class Factorial:
-    """The 2x2x2; main and interactions are empty while a cell is missing. Interactions are exploratory."""
+    """The 2x2x2; main and interactions are empty while a cell is missing. Main effects and interactions are
+    over the seeds that all cells have, simple effects over those of their two; only main effects have a
+    verdict. Interactions are exploratory."""
 
     cells: tuple[tuple[tuple[int, int, int], str], ...]
     missing: tuple[str, ...]
@@ -187,9 +190,9 @@ class Rung:
 
     scorer: "oracle", "verified", "monte_carlo", "learned" or "judge". at_budget, at_updates: the effect on
     guess + check at the declared budget, and after the updates that all rungs have made; intervals are each
-    for itself. word, caveats: the verdict on the first of them; none for a scorer that is free and knows the
-    answers. price: share of the FLOPs that went into judging. quality: what the runs' records say of the
-    scorer, means over runs, by name; each scorer against its own target.
+    for itself. word, caveats: of the headline claim on this arm; none if there is none, as for a scorer that
+    is free and knows the answers. price: share of the FLOPs that went into judging. quality: what the runs'
+    records say of the scorer, means over runs, by name; each scorer against its own target.
     """
 
     arm: str
@@ -236,8 +239,8 @@ class Look:
     at, spending: as declared; declared: by every run's own config, before it ran. seeds: that all headline
     claims have; number: which look that is, from 1, None if it is none. spent: share of false verdicts that
     the largest family may have made by then (0.05 in the end). stop: every headline verdict has been reached.
-    runs, flops: so far; saved_runs, saved_flops: what the rest of the design would have taken at the same
-    rate, 0 unless it stops.
+    runs, flops: so far; saved_runs, saved_flops: what every arm's missing seeds would have taken, 0 unless it
+    stops.
     """
 
     at: tuple[int, ...]

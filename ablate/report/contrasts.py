@@ -244,5 +244,5 @@ def interactions(grid: Mapping[Cell, str]) -> list[Contrast]:
         signs = {cell: (1 if cell[i] == cell[j] else -1) for cell in product((0, 1), repeat=3)}
         weights = tuple((grid[cell], 0.5 * signs[cell]) for cell in sorted(grid, reverse=True))
         title = f"{TITLES[first]} x {TITLES[second].lower()}"
-        out.append(Contrast(title, f"{first} x {second}", "the third", weights))
+        out.append(Contrast(title, f"{first} x {second}", "the mean over the third", weights))
     return out

@@ -11,12 +11,15 @@ import numpy as np
 
 from ablate.report.content import Account, Claim, Crossing, Effect, Word, Worth
 from ablate.report.contrasts import Contrast, added
+from ablate.report.learned import caveats as of_learning
+from ablate.report.learned import seeds_that_learned
 from ablate.report.looks import Looks
 from ablate.report.runs import NEAR, Axis, Experiment, Run
 from ablate.report.statistics import chances, estimate, seeds_to_settle
 from ablate.report.verdict import LONGER, crossings, decide, worth
 
 SEVERAL = "needed not tested: no single arm stands without it"
+NOTHING_LEARNED = "none of its arms learned anything: that tells nothing"
 DIFFICULTIES = ("easy", "medium", "hard")
 TIMES: dict[Axis, str] = {
     "budget": "the budget",
@@ -102,6 +105,7 @@ class Effects:
         word, caveats = self.decide(effect, extended)
         if pair is None and extended is None and any(each.startswith("needed") for each in caveats):
             caveats = (SEVERAL,)
+        word, caveats = self._where_learned(contrast, effect, word, caveats)
         settle = power = None
         if parts := effect.estimate.components:
             seeds = len(effect.seeds)
@@ -124,6 +128,20 @@ class Effects:
             crossings=self._crossings(contrast, family, shares),
             by_difficulty=self._by_difficulty(contrast, family),
         )
+
+    def _where_learned(
+        self, contrast: Contrast, effect: Effect, word: Word, caveats: tuple[str, ...]
+    ) -> tuple[Word, tuple[str, ...]]:
+        """The verdict with what must be said of arms that did not learn on every seed."""
+        if effect.interval is None or word == "no verdict":
+            return word, caveats
+        learned = {
+            arm: seeds_that_learned(self.experiment, arm, effect.seeds, self.margin)
+            for arm, _ in contrast.weights
+        }
+        if word == "not needed" and not any(learned.values()):
+            return "no verdict", (NOTHING_LEARNED,)
+        return word, (*caveats, *of_learning(learned, len(effect.seeds)))
 
     def _extended(self, pair: tuple[str, str], axis: Axis, level: float, family: int) -> Effect | None:
         """Against four times the level of the arm without the suspect."""
@@ -174,16 +192,15 @@ class Effects:
         return tuple(found)
 
     def _by_budget(self, contrast: Contrast, family: int) -> tuple[tuple[float, Effect], ...]:
-        """At the shares of the budget at which the runs were evaluated, from where all of them were."""
+        """At the shares of the budget at which the runs were evaluated; before all of them were, nothing can
+        be read, so that what was due earlier is read there."""
         budget, found = self.experiment.budget, []
         paired = self._paired(arm for arm, _ in contrast.weights)
         runs = [runs[0] for lists in paired.values() for runs in lists]
         shares = {float(row["milestone"]) * run.budget[1] / budget for run in runs for row in run.milestones}
-        first = max(run.spent("budget")[1] for run in runs) / budget
-        for share in sorted(shares):
-            if (1 - NEAR) * first <= share <= 1 and (
-                effect := self.at(contrast, "budget", share * budget, family)
-            ):
+        first = float(max(run.spent("budget")[1] for run in runs)) / budget
+        for share in sorted({share if share >= (1 - NEAR) * first else first for share in shares if share}):
+            if share <= 1 and (effect := self.at(contrast, "budget", share * budget, family)):
                 found.append((share, effect))
         return tuple(found)
 

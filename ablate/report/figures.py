@@ -53,6 +53,8 @@ def _planned(report: Report) -> Iterable[Plan]:
     forests = partial(forest, margin=report.margin, metric=report.metric)
     label = f"{report.metric} (%)"
     band = "bands: ± 1 standard error over seeds" if len(report.seeds) > 1 else "one seed, no bands"
+    if len({arm.seeds for arm in ranked}) > 1:
+        band += ", each arm over its own seeds"
     spent = partial(curves, report, colours=colours)
     rungs = [arm for arm in report.arms if arm.name in {rung.arm for rung in report.ladder}]
     claimed = {claim.weights[0][0] for claim in report.claims}
@@ -76,6 +78,7 @@ def _planned(report: Report) -> Iterable[Plan]:
         yield "longer", "accuracy", text, partial(spent, plain, ACCURACY, label, longer=True)
     shaded = f"Shaded: smaller than the margin of {100 * report.margin:g} points."
     many = any(claim.effect and claim.effect.interval for claim in report.claims)
+    at_each = ", 95 % intervals simultaneous over the suspects at each {0}" if many else ""
     intervals = " with simultaneous 95 % intervals" if many else " (one seed: no intervals)"
     if rows := list(_families(report.claims, colours)):
         text = f"Effects at the budget{intervals}. {shaded}"
@@ -84,7 +87,7 @@ def _planned(report: Report) -> Iterable[Plan]:
         claims = [claim for claim in family if len(claim.by_budget) > 1]
         if claims:
             name = "budgets" if on == report.claims[0].on else "budgets-essay"
-            text = f"Effects on top of {on} at several budgets{intervals}. {shaded}"
+            text = f"Effects on top of {on} at several budgets{at_each.format('budget')}. {shaded}"
             if any(claim.crossings for claim in claims):
                 text += " Diamonds: the curves of the two arms cross."
             yield name, "budgets", text, partial(budgets, report, claims, colours)
@@ -121,7 +124,7 @@ def _planned(report: Report) -> Iterable[Plan]:
         text = f"Guess + check and process rewards by scorer; {band}."
         yield "ladder-curves", "ladder", text, partial(spent, base + rungs, ACCURACY, label)
     if rows := list(_by_difficulty(report, colours)):
-        text = f"Effects by the problems' difficulty{intervals}. {shaded}"
+        text = f"Effects by the problems' difficulty{at_each.format('class')}. {shaded}"
         yield "difficulty", "difficulty", text, partial(forests, rows)
     if away := [arm for arm in report.arms if arm.role in APART and arm not in rungs]:
         text = f"No part of the ranking: upper bounds and arms that plain decoding does not rank; {band}."
@@ -143,7 +146,7 @@ def _factorial(report: Report, colours: dict[str, str], forests: Any, shaded: st
         for claim in parts.simple:
             if not rows or rows[-1].colour != _colour(claim, colours):
                 rows.append(Row(claim.title, _colour(claim, colours), None, head=True))
-            rows.append(_row(claim, colours, f"on {claim.on}"))
+            rows.append(Row(f"on {claim.on}", _colour(claim, colours), claim.effect))
         text = f"Simple effects: each factor on top of each combination of the others. {shaded}"
         yield "simple", "factorial", text, partial(forests, rows)
 

@@ -9,11 +9,13 @@ target.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ablate.record import step_means
 from ablate.report import contrasts
-from ablate.report.content import Rung
+from ablate.report.content import Claim, Rung
 from ablate.report.effects import Effects
 from ablate.report.runs import Experiment, Run
 from ablate.report.wording import SCORERS
@@ -22,8 +24,9 @@ JUDGING = ("label", "score", "judge", "auxiliary_update")  # purposes that a sco
 RECORDED = "train/scorer/"
 
 
-def ladder(experiment: Experiment, effects: Effects) -> tuple[Rung, ...]:
-    """The rungs that ran, the most privileged first; none if there is but one scorer."""
+def ladder(experiment: Experiment, effects: Effects, claims: Sequence[Claim]) -> tuple[Rung, ...]:
+    """The rungs that ran, the most privileged first; none if there is but one scorer. claims: the headlines,
+    whose words are those of the rungs that they are about."""
     roles, found = contrasts.roles(experiment), contrasts.rungs(experiment)
     base = contrasts.base(roles)
     if base is None or len(set(found.values())) < 2:
@@ -33,17 +36,17 @@ def ladder(experiment: Experiment, effects: Effects) -> tuple[Rung, ...]:
     out = []
     for name in names:
         contrast = contrasts.against(name, base, name, "guess + check")
-        claim = effects.claim(contrast, 1, extend=False)
+        claim = next((each for each in claims if each.weights == contrast.weights), None)
         runs = [runs[0] for runs in experiment.arm(name).values()]
         free = roles[name] == "upper bound"
         out.append(
             Rung(
                 arm=name,
                 scorer=found[name],
-                at_budget=claim.effect,
+                at_budget=effects.at(contrast, "budget", experiment.budget, 1),
                 at_updates=effects.at(contrast, "updates", level, 1),
-                word="no verdict" if free else claim.word,
-                caveats=("an upper bound",) if free else claim.caveats,
+                word=claim.word if claim else "no verdict",
+                caveats=claim.caveats if claim else ("an upper bound" if free else "no headline",),
                 price=float(np.mean([_price(run) for run in runs])),
                 quality=_quality(runs),
             )

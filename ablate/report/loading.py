@@ -24,6 +24,8 @@ from ablate.types import UserError
 REFUSED = ("task", "model", "sampling", "evaluate", "budget.unit")
 # ... and of these a difference is named
 NAMED = ("engine", "learner")
+# ... unless they only say how the learner's work is done, where an arm has one setting alone
+HOW = ("sharding", "gradient_checkpointing", "micro_batch_tokens", "max_steps")
 # of every evaluation
 SHOWN = ("heldout/pass@1", "heldout/length", "heldout/truncated")
 # ... but these, where runs of one strategy differ in them, make arms of their own
@@ -206,9 +208,9 @@ def _refuse(runs: list[Run]) -> None:
                 f"({'they differ in ' + ', '.join(keys[:3]) if keys else 'the same settings'}); keep one"
             )
         other = arms.setdefault(run.arm, run)
-        here, there = settings(other, ("strategy",)), settings(run, ("strategy",))
-        if keys := differing(here, there):
-            raise UserError(f"{run.arm} names two strategies: {_both(keys[0], here, there, other, run)}")
+        here, there = (settings(each, ("strategy", "learner")) for each in (other, run))
+        if keys := [k for k in differing(here, there) if k.removeprefix("learner.") not in HOW]:
+            raise UserError(f"{run.arm} ran with two settings: {_both(keys[0], here, there, other, run)}")
 
 
 def _both(key: str, here: Mapping[str, Any], there: Mapping[str, Any], one: Run, other: Run) -> str:

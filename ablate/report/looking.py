@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ablate.report.content import Claim, Look
 from ablate.report.looks import Looks, parse
-from ablate.report.runs import Experiment
+from ablate.report.runs import Experiment, first_draws
 from ablate.types import UserError
 
 REACHED = ("harmful", "not needed", "needed", "helps")
@@ -59,9 +59,14 @@ def look(experiment: Experiment, claims: Sequence[Claim], looks: Looks) -> Look:
     family = max(families, default=1)
     spent = None if number is None else 1 - (1 - looks.spent(number, family)) ** family
     stop = bool(claims) and number is not None and all(each.word in REACHED for each in claims)
-    runs = len(experiment.runs)
     flops = sum(float(run.summary["totals"]["flops"]) for run in experiment.runs)
-    rest = looks.at[-1] / seeds - 1 if stop else 0.0
+    # of every arm that has not got as far, at what its runs have cost
+    missing, rest = 0, 0.0
+    for arm in experiment.arms if stop else ():
+        known = first_draws(run for runs in experiment.arm(arm).values() for run in runs[:1])
+        wanting = max(looks.at[-1] - len(known), 0)
+        missing += wanting
+        rest += wanting * sum(float(run.summary["totals"]["flops"]) for run in known) / len(known)
     return Look(
         at=looks.at,
         spending=looks.spending,
@@ -70,8 +75,8 @@ def look(experiment: Experiment, claims: Sequence[Claim], looks: Looks) -> Look:
         number=number,
         spent=spent,
         stop=stop,
-        runs=runs,
+        runs=len(experiment.runs),
         flops=flops,
-        saved_runs=round(rest * runs),
-        saved_flops=rest * flops,
+        saved_runs=missing,
+        saved_flops=rest,
     )

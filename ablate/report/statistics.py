@@ -205,17 +205,26 @@ def seeds_to_settle(effect: float, margin: float, components: Components, family
     return _fewest(lambda seeds: 1 - chances(effect, margin, components, seeds, family)["inconclusive"])
 
 
-def seeds_for(word: str, effect: float, margin: float, components: Components, family: int = 1) -> int | None:
+def seeds_for(
+    word: str,
+    effect: float,
+    margin: float,
+    components: Components,
+    family: int = 1,
+    confidence: float | None = None,
+) -> int | None:
     """The same for one verdict, named as in `chances`."""
-    return _fewest(lambda seeds: chances(effect, margin, components, seeds, family)[word])
+    return _fewest(lambda seeds: chances(effect, margin, components, seeds, family, confidence)[word])
 
 
-def detectable(margin: float, components: Components, seeds: int, family: int = 1) -> float | None:
+def detectable(
+    margin: float, components: Components, seeds: int, family: int = 1, confidence: float | None = None
+) -> float | None:
     """The smallest effect, in accuracy, that at least 2 seeds find to help with 80 % probability; None: there
     is none below 1."""
 
     def power(effect: float) -> float:
-        return chances(effect, margin, components, seeds, family)["helps"]
+        return chances(effect, margin, components, seeds, family, confidence)["helps"]
 
     if power(1.0) < POWER:
         return None

@@ -10,7 +10,7 @@ from ablate.report import claim_tables
 from ablate.report.answers import tables as answers
 from ablate.report.content import Arm, Effect, Report
 from ablate.report.contrasts import PARTS
-from ablate.report.wording import NOTHING, SCORERS, Table, amount, interval, percent, spaced
+from ablate.report.wording import NOTHING, SCORERS, Table, amount, interval, percent, spaced, tuned
 
 LONGEST = 40  # characters of a setting; the whole is in the runs' config.yaml
 
@@ -103,6 +103,8 @@ def _accuracy(report: Report) -> Table:
         notes.append(
             "Intervals of suspects are those of the verdicts; the others (°) are 95 % each for itself."
         )
+    if len({arm.seeds for arm in report.arms}) > 1:
+        notes.append("Before and after are over an arm's own seeds, differences over the seeds in common.")
     head = ("arm", "role", "seeds", f"{report.metric} before (%)", "after (%)", "vs guess + check (points)")
     return Table("accuracy", "Accuracy at equal spend", head, rows, tuple(notes))
 
@@ -143,18 +145,20 @@ def _conduct(report: Report) -> Table:
 
 def _compute(report: Report) -> Table:
     within = list(dict.fromkeys(purpose for arm in report.arms for purpose in arm.shares))
+    trials = any(any(arm.tuning) for arm in report.arms)
     apart = list(dict.fromkeys(purpose for arm in report.arms for purpose in arm.separate))
     rows = tuple(
         (
             arm.name,
             *(f"{100 * arm.shares.get(purpose, 0.0):.1f}" for purpose in within),
             *(amount(arm.separate.get(purpose, 0.0)) for purpose in apart),
+            *([tuned(arm)] if trials else []),
         )
         for arm in report.arms
     )
     head = ("arm", *(f"{spaced(purpose)} (%)" for purpose in within))
-    head += tuple(f"{spaced(purpose)} (FLOPs)" for purpose in apart)
-    notes = ("In FLOPs: on accounts of their own, outside the budget.",) if apart else ()
+    head += tuple(f"{spaced(purpose)} (FLOPs)" for purpose in [*apart, *(["tuning"] if trials else [])])
+    notes = ("In FLOPs: on accounts of their own, outside the budget.",) if apart or trials else ()
     return Table("compute", "Where the compute went", head, rows, notes)
 
 

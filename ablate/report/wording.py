@@ -77,18 +77,25 @@ def numbers(claim: Claim, report: Report) -> str:
     if claim.word == "harmful" and claim.effect.interval and claim.effect.interval[0] > -report.margin:
         out += "; by less than the margin"
     if claim.word == "harmful" and claim.slope and claim.slope.interval and claim.slope.interval[0] > 0.0:
-        out += f"; catching up, {with_interval(claim.slope)} per doubling of compute"
+        out += f"; catching up, {with_interval(claim.slope)} per doubling of compute{_range(claim)}"
     if claim.word in ("helps", "needed") and claim.worth is not None:
         out += f"; worth {multiple(claim.worth)} the compute"
     if claim.word in ("helps", "needed") and claim.extended is not None:
         out += f"; {with_interval(claim.extended)} against {claim.on} with {LONGER}x the budget"
     if claim.word == "inconclusive" and report.look is None:
+        seeds, enough = len(claim.effect.seeds), claim.seeds_to_settle
         out += "; " + (
-            f"about {claim.seeds_to_settle} seeds would settle it, if the effect is what was found"
-            if claim.seeds_to_settle
+            f"about {enough} seeds would settle it, if the effect is what was found; to read it again is "
+            f"a second look (looks={seeds},{enough})"
+            if enough
             else "if the effect is what was found, not even 1000 seeds settle it on these problems"
         )
     return out + "."
+
+
+def _range(claim: Claim) -> str:
+    """Of the compute at which a claim's effects were read."""
+    return f" from {claim.by_budget[0][0]:.2g}x to {claim.by_budget[-1][0]:.2g}x the budget"
 
 
 def looked(report: Report) -> list[str]:
@@ -147,9 +154,9 @@ def sensitivity(report: Report) -> list[str]:
             else f"Sensitivity to {title} not shown: no setting is known here in which the instrument has "
             f"seen {title} help, so nothing tells whether a benefit would have been seen."
         )
-    if report.replicates:
-        words = [claim.word for claim in report.replicates]
-        false = sum(word not in ("not needed", "inconclusive", "no verdict") for word in words)
+    if any(claim.word != "no verdict" for claim in report.replicates):
+        words = [claim.word for claim in report.replicates if claim.word != "no verdict"]
+        false = sum(word not in ("not needed", "inconclusive") for word in words)
         lines.append(
             f"A/A, runs that differ in their sampling seed alone: {count(false, 'false verdict')} in "
             f"{count(len(words), 'comparison')} (by chance one in twenty)."
@@ -179,8 +186,11 @@ def _control(control: Control, claim: ControlClaim) -> str:
 
 
 def points(value: float) -> str:
-    """A difference of accuracies in points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-0.0", "+0.0")
+    """A difference of accuracies in points, with its sign; so exact that it keeps it."""
+    text = f"{100 * value:+.1f}"
+    if float(text):
+        return text
+    return f"{100 * value:+.1g}" if abs(value) > 1e-5 else "+0.0"
 
 
 def bounds(pair: tuple[float, float]) -> str:
@@ -282,7 +292,6 @@ def design(report: Report) -> list[tuple[str, str]]:
     apart = {
         purpose: sum(arm.separate.get(purpose, 0.0) for arm in report.arms) / len(report.arms)
         for purpose in dict.fromkeys(purpose for arm in report.arms for purpose in arm.separate)
-        if purpose != "tuning"  # once for an arm
     }
     runs = sum(len(curve.run) for arm in report.arms for curve in arm.curves)
     outcome = (
@@ -321,11 +330,15 @@ def _margin(margin: float) -> str:
 
 def _tuning(arms: Iterable[Arm]) -> str:
     """FLOPs of each arm's trials, as its runs recorded them."""
-    spent = {arm.name: arm.separate.get("tuning", 0.0) for arm in arms}
-    if not any(spent.values()):
+    if not any(any(arm.tuning) for arm in arms):
         return ""
-    told = ", ".join(f"{name} {amount(flops) if flops else 'none'}" for name, flops in spent.items())
+    told = ", ".join(f"{arm.name} {tuned(arm)}" for arm in arms)
     return f"FLOPs of trials, spent once for an arm and not charged: {told}"
+
+
+def tuned(arm: Arm) -> str:
+    """`6.05e12`, or `1.5e12 or 6.02e12` where its runs recorded one or the other."""
+    return " or ".join(amount(flops) if flops else "none" for flops in arm.tuning)
 
 
 def _rates(arms: Iterable[Arm]) -> str:

@@ -10,6 +10,7 @@ from ablate.report.assemble import assemble
 from ablate.report.claim_tables import accounts
 from ablate.report.content import Control, ControlClaim
 from ablate.report.loading import load
+from ablate.report.wording import design
 
 
 def told(root, margin=0.05, controls=()):
@@ -177,7 +178,7 @@ def test_a_suspect_that_ends_below_its_start_is_worth_nothing(tmp_path):
 
 
 def test_a_search_that_was_not_seen_to_help_says_whether_it_could_have_been(tmp_path):
-    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.5, "mcts_uniform": 0.3})
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5, "mcts": 0.5, "mcts_uniform": 0.4})
     report = told(root)
     assert report.claims[0].caveats == report.placebos[0].caveats == ("sensitivity to search not shown",)
     report = told(root, controls=[SEARCH_HELPS])
@@ -233,6 +234,63 @@ def test_an_account_before_the_first_evaluation_is_not_read_and_said_so(tmp_path
     assert {each.effect.axis for each in report.claims[0].accounts} == {"logical_flops"}
     (note,) = [note for note in accounts(report).notes if note.startswith("Not read")]
     assert "Process rewards on guess + check at equal updates" in note
+
+
+def test_what_was_due_before_all_were_evaluated_is_read_where_they_were(tmp_path):
+    """A batch of one arm takes .32 of the budget: its first evaluation is due at .25 and comes after that."""
+    late = (0.0, 0.32, 0.5, 1.0)
+    for seed in range(3):
+        write_run(tmp_path, "guess_check", seed, curve(0.5))
+        run = write_run(tmp_path, "mcts", seed, curve(0.7, shares=late), shares=late)
+        rows = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+        rows[1]["milestone"] = 0.25
+        (run / "evaluations.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (claim,) = told(tmp_path).claims
+    first = 0.32 * 1.004
+    assert [share for share, _ in claim.by_budget] == pytest.approx([first, 0.5, 1.0])
+    truth = (0.7 - 0.5) * (1 + np.log2(first) / 4)
+    assert claim.by_budget[0][1].estimate.value == pytest.approx(truth, abs=0.03)
+    assert claim.slope.estimate.value == pytest.approx(0.2 / 4, abs=0.02)
+
+
+NONE = "guess_check learned on none of 4 seeds; that it does on up to 53 % of seeds is not excluded"
+
+
+@pytest.mark.parametrize(
+    "ends, word, said",
+    [
+        ([0.3] * 4, "no verdict", ("none of its arms learned anything: that tells nothing",)),
+        ([0.9, 0.3, 0.3, 0.3], "inconclusive", ("mcts learned on 1 of 4 seeds alone", NONE)),
+        ([0.9] * 4, "helps", (NONE,)),
+    ],
+)
+def test_where_training_works_on_some_seeds_only_that_is_said(tmp_path, ends, word, said):
+    """An interval of four seeds cannot know of the seeds on which an arm would have done something else."""
+    for seed, end in enumerate(ends):
+        write_run(tmp_path, "guess_check", seed, [0.3] * 4)
+        write_run(tmp_path, "mcts", seed, curve(end))
+    (claim,) = told(tmp_path).claims
+    assert claim.word == word
+    assert all(any(each.startswith(text) for each in claim.caveats) for text in said), claim.caveats
+
+
+def test_uneven_tuning_is_named(tmp_path):
+    root = write_arms(tmp_path / "arms", {"guess_check": 0.5}, range(2))
+    for seed in range(2):
+        account = {"rollout": {"flops": 4e11}, "tuning": {"flops": (6e12, 1.5e13)[seed]}}
+        write_run(root, "mcts", seed, curve(0.5), summary={"compute": account})
+    report = told(root)
+    arms = {arm.name: arm for arm in report.arms}
+    assert arms["mcts"].tuning == (6e12, 1.5e13) and arms["guess_check"].tuning == (0.0,)
+    assert "guess_check was not tuned itself" in report.notes
+    assert any(
+        note.startswith("tuning was uneven by what the runs recorded: from 6e12 to 1.5e13")
+        for note in report.notes
+    )
+    assert ("tuning", f"{TRIALS}: guess_check none, mcts 6e12 or 1.5e13") in design(report)
+
+
+TRIALS = "FLOPs of trials, spent once for an arm and not charged"
 
 
 def test_final_outcomes_alone_give_the_verdict_but_no_multiple_of_compute(tmp_path):
@@ -331,7 +389,9 @@ def test_factorial_with_all_cells_and_with_one_missing(tmp_path):
     assert main["process"].caveats == ("needed not tested: no single arm stands without it",)
     assert main["search"].caveats == ("sensitivity to search not shown",)
     assert len(factorial.simple) == 12 and len(factorial.interactions) == 3
-    assert {claim.word for claim in factorial.interactions} == {"no verdict"}
+    # a headline's pair must not get another word from a larger family
+    assert {claim.word for claim in factorial.simple + factorial.interactions} == {"no verdict"}
+    assert {claim.effect.family for claim in factorial.simple} == {12}
 
     for seed in range(3):
         (root / f"tree+correct+process-s{seed}-{seed}-1e+12").rename(tmp_path / f"away{seed}")

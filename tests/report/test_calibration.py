@@ -4,6 +4,7 @@ ablate.report.calibration"""
 import numpy as np
 import pytest
 
+from ablate.report.calibration import rare
 from ablate.report.calibration.__main__ import main
 from ablate.report.calibration.fixed import EXPERIMENTS, table, to_text
 from ablate.report.calibration.world import World, measured
@@ -51,6 +52,13 @@ def test_false_verdicts_stay_rare_in_other_worlds(world):
     noise = 3 * np.sqrt(0.05 * 0.95 / 1000)
     for row in table(world, (3, 8), experiments=1000):
         assert max(row.false_null, row.false_margin) <= 0.05 + noise, row
+
+
+def test_where_training_works_on_some_seeds_only_few_seeds_do_not_do():
+    """The known limit that the report warns of (`ablate.report.learned`)."""
+    found = {(share, seeds): covered for share, seeds, covered, _ in rare.table(World(), 1000)}
+    assert found[0.1, 4] < 0.5 and found[0.9, 4] < 0.5
+    assert found[0.5, 8] > 0.93 and found[0.25, 16] > 0.9
 
 
 def test_variances_that_were_pooled_over_arms_would_not_do():

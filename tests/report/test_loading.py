@@ -55,18 +55,23 @@ def test_arms_with_budgets_in_different_units_are_refused(folder):
 
 def test_two_runs_for_one_place_are_refused(folder):
     twin = write_run(folder, "mcts", 0, curve(0.5), **{"learner.lr": 1e-3, "sampling_seed": 7})
-    found = load(folder)  # another sampling seed is another place; the learning rate is named
-    assert found.notes == [
-        "learner.lr differs: 0.0006 (guess_check s0 s1, mcts s0 s1); 0.001 (mcts s0)"
-    ]  # fmt: skip
+    # another sampling seed is another place, but an arm has one learner
+    assert "mcts ran with two settings: learner.lr is 0.0006 in mcts-s0" in refusal(folder)
     config = twin / "config.yaml"
     config.write_text(config.read_text().replace("sampling_seed: 7", "sampling_seed: 0"))
     assert "two runs of mcts with seed 0" in refusal(folder) and "learner.lr" in refusal(folder)
 
 
+def test_arms_may_differ_in_the_learner_and_it_is_named(folder):
+    write_run(folder, "process_rewards", 0, curve(0.5), **{"learner.lr": 1e-3})
+    assert load(folder).notes == [
+        "learner.lr differs: 0.0006 (guess_check s0 s1, mcts s0 s1); 0.001 (process_rewards s0)"
+    ]
+
+
 def test_one_name_for_two_strategies_is_refused(folder):
     write_run(folder, "mcts", 2, curve(0.5), **{"strategy.credit.scorer": "learned"})
-    assert "mcts names two strategies: strategy.credit.scorer is monte_carlo" in refusal(folder)
+    assert "mcts ran with two settings: strategy.credit.scorer is monte_carlo" in refusal(folder)
 
 
 def test_other_differences_are_named(folder):

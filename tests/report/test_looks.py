@@ -66,6 +66,13 @@ def test_a_look_has_its_interval_and_says_what_is_saved(folder, capsys):
         assert "Look 2 of 3 looks" in (folder / page).read_text()
 
 
+def test_only_the_runs_that_are_missing_are_saved(tmp_path, capsys):
+    root = write_arms(tmp_path / "suspects", ARMS, range(6), wobble=0.003)
+    write_arms(root, {"guess_check": ARMS["guess_check"]}, (6, 7), wobble=0.003)
+    assert main([str(root), "margin=0.1", "looks=4,6,8", "spending=pocock"]) == 0
+    assert f"would have taken {2 * (len(ARMS) - 1)} runs and 4e12 FLOPs more" in capsys.readouterr().out
+
+
 def test_seeds_between_two_looks_give_no_verdict_and_say_why(folder, capsys):
     assert main([str(folder), "margin=0.1"]) == 0
     out = capsys.readouterr().out

@@ -9,7 +9,7 @@ from ablate.text import table
 
 
 def test_numbers_are_written_for_people():
-    assert [points(value) for value in (0.0123, -0.0004, -0.021)] == ["+1.2", "+0.0", "-2.1"]
+    assert [points(value) for value in (0.0123, -0.0004, -0.021)] == ["+1.2", "-0.04", "-2.1"]
     assert [amount(value) for value in (3e12, 1.25e13, 400.0, 0.5, 1e-5)] == [
         *("3e12", "1.25e13", "400", "0.5", "1e-5")
     ]
@@ -68,7 +68,7 @@ def test_crossings_say_who_is_ahead_then():
             (-0.013, -0.001),
             (0.005, 0.047),
             "-0.7 points [-1.3, -0.1] at 3e12 FLOPs, margin 2, {}; by less than the margin; "
-            "catching up, +2.6 points [+0.5, +4.7] per doubling of compute.",
+            "catching up, +2.6 points [+0.5, +4.7] per doubling of compute from 0.26x to 1x the budget.",
         ),
     ],
 )
@@ -79,7 +79,11 @@ def test_how_harmful_is_said(effect, slope, text):
 
     weights = (("mcts", 1.0), ("guess_check", -1.0))
     claim = SimpleNamespace(
-        word="harmful", effect=between(effect), slope=slope and between(slope), weights=weights
+        word="harmful",
+        effect=between(effect),
+        slope=slope and between(slope),
+        weights=weights,
+        by_budget=((0.257, None), (1.0, None)),
     )
     report = SimpleNamespace(metric="pass@1", budget=3e12, unit="flops", margin=0.02, look=None)
     assert numbers(claim, report) == text.format("2 seeds x 1,262 problems, mcts minus guess_check")

@@ -2,7 +2,8 @@
 
 Thousands of experiments are simulated whose true effect is known, with the variance components of the given
 experiment or, without one, with those measured on the default task, and are judged as real ones are: how
-often verdicts are false, intervals cover, how wide they are, and whether power is as predicted (`fixed`).
+often verdicts are false, intervals cover, how wide they are, and whether power is as predicted (`fixed`); and
+where intervals fail, which is where training works on some seeds only (`rare`).
 With looks=4,8,12 it is sequential experiments that are simulated (`sequential`).
 """
 
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablate.report.calibration import fixed, sequential
+from ablate.report.calibration import fixed, rare, sequential
 from ablate.report.calibration.world import World, measured
 from ablate.types import UserError
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(sequential.to_text(world, sequential.table(world, planned)), end="")
     else:
         print(fixed.to_text(world, fixed.table(world)), end="")
+        print(rare.to_text(rare.table(world)), end="")
     return 0
 
 
