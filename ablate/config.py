@@ -324,6 +324,12 @@ def _check(values: Mapping[str, Any]) -> None:
     if len(units) > 1:
         raise UserError(f"{' and '.join(units)} are both set: a budget has one unit, set the other to null")
     check_looks(values["looks"]["at"])
+    learner = values["learner"]
+    if learner["loss_type"] == "cispo" and learner["clip_high"] < 1.0:
+        raise UserError(
+            f"learner.clip_high={learner['clip_high']} with loss_type=cispo caps the ratio of probabilities "
+            "itself, below 1; nearest: 1, and 5 is common"
+        )
     if values["resume"] and values["fresh"]:
         raise UserError("resume=true and fresh=true exclude each other: set one")
     if values["seed"] in values["tuning"]["seeds"]:

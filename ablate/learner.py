@@ -20,13 +20,13 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-import trl.trainer.utils
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from ablate import ranks
+from ablate.grpo import arguments, narrow_head
 from ablate.rows import Row, collate, micro_batches, penalised, rows_of
 from ablate.runtime import out_of_memory
 from ablate.types import Group, UserError
@@ -43,7 +43,7 @@ PER_ROW = ("grpo", "sapo", "dr_grpo", "luspo")
 PER_TOKEN = ("bnpo",)
 PER_BATCH = ("dapo", "cispo", "vespo")
 LOSS_TYPES = PER_ROW + PER_TOKEN + PER_BATCH
-HEAD_TILE = 32768  # TRL's own width
+FAR = 0.1  # nats a token between sampler and learner: rounding is a tenth of that
 
 
 class NonFiniteLoss(RuntimeError):
@@ -93,54 +93,20 @@ class Learner(GRPOTrainer):
         self._rows: list[Row] | None = None  # of the current batch
         self._totals = {"rows": 0.0, "tokens": 0.0}
         self._mean_square: float | None = None
+        self._told = False
         self._micro_batch_tokens = config.micro_batch_tokens  # halved when memory runs out
         self._extra_state, self._extra_tensors = state, tensors
         self.report: dict[str, float] = {}  # figures of the last step
         super().__init__(
             model=policy.model,
             reward_funcs=_no_reward,
-            args=GRPOConfig(
-                output_dir=str(folder),
-                max_steps=config.max_steps,
-                learning_rate=config.lr,
-                adam_beta1=config.beta1,
-                adam_beta2=config.beta2,
-                weight_decay=config.weight_decay,
-                max_grad_norm=config.max_grad_norm,
-                optim="adamw_torch",
-                loss_type=config.loss_type,
-                importance_sampling_level=config.importance,
-                epsilon=config.clip_low,
-                epsilon_high=config.clip_high,
-                beta=0.0,
-                temperature=sampling.temperature,
-                max_completion_length=sampling.cap,
-                num_iterations=config.iterations,
-                per_device_train_batch_size=2,
-                num_generations=2,
-                gradient_accumulation_steps=1,
-                steps_per_generation=1,
-                gradient_checkpointing=config.gradient_checkpointing,
-                ddp_find_unused_parameters=False,
-                bf16=policy.bf16,
-                use_cpu=policy.device.type == "cpu",
-                logging_strategy="no",
-                save_strategy="no",
-                logging_nan_inf_filter=False,
-                disable_tqdm=True,
-                report_to=[],
-                ignore_data_skip=True,
-                seed=seed,
-            ),
+            args=arguments(policy, config, sampling, folder, seed),
             train_dataset=_placeholder(),
             processing_class=policy.tokenizer,
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)
-        # TRL's output head takes tiles this wide out of fresh memory; for a small vocabulary, reaching across
-        # the unused part costs time in every pass on a CPU
-        vocabulary = policy.model.get_output_embeddings().weight.shape[0]
-        trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(HEAD_TILE, vocabulary)
+        narrow_head(policy)
 
     # -- data -----------------------------------------------------------------------------------------------
 
@@ -202,11 +168,24 @@ class Learner(GRPOTrainer):
             loss=total.item(),
             entropy=entropy / max(1, sum(sum(row.mask) for row in kept)),
             advantage_rms=1.0 / scale,
+            log_ratio=float(self._apart[0] / self._apart[1].clamp(min=1)),
             micro_batches=micro_batches,
         )
+        self._compare(self.report["log_ratio"])
         if self._micro_batch_tokens < self._config.micro_batch_tokens:
             self.report["micro_batch_tokens"] = self._micro_batch_tokens
         return total
+
+    def _compare(self, log_ratio: float) -> None:
+        """Say so, once, if the engine samples from another policy than the one that is trained."""
+        fresh = self.state.global_step % self._config.iterations == 0
+        if fresh and log_ratio > FAR and not self._told:
+            self._told = True
+            print(
+                f"\nstep {self.state.global_step + 1}: the engine's log-probabilities are {log_ratio:.2g} "
+                "nats a token from the learner's (learner/log_ratio in steps.jsonl): has it other weights?",
+                file=sys.stderr,
+            )
 
     def _passes(
         self, model: Any, chunks: list[list[Row]], scale: float
@@ -256,6 +235,7 @@ class Learner(GRPOTrainer):
         self, model: Any, chunks: list[list[Row]], scale: float
     ) -> tuple[torch.Tensor, float, int]:
         total = torch.zeros((), device=self.args.device)
+        self._apart = torch.zeros(2, device=self.args.device)  # |log ratio| to the sampler, tokens
         entropy = 0.0
         for i, chunk in enumerate(chunks):
             batch = collate(chunk, self._policy.tokenizer.pad_token_id, scale, self.args.device)
@@ -289,6 +269,7 @@ class Learner(GRPOTrainer):
         """TRL's loss of a micro-batch, without its collectives."""
         accelerator, self.accelerator = self.accelerator, ranks.OneRank(self.accelerator)
         self._old_logps = batch["old_per_token_logps"]
+        self._own = batch["tool_mask"].bool() & ~self._old_logps.isnan()
         try:
             return self._compute_loss(model, batch)
         finally:
@@ -298,8 +279,10 @@ class Learner(GRPOTrainer):
         """TRL's forward pass; tokens that were not sampled take their present log-probability as the old one,
         so that the ratio of policies is 1."""
         out = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        unsampled = self._old_logps.isnan()
-        self._old_logps[unsampled] = out[0].detach()[unsampled]
+        now, unsampled = out[0].detach(), self._old_logps.isnan()
+        apart = (now - self._old_logps)[self._own].abs()
+        self._apart += torch.stack([apart.sum(), apart.new_tensor(len(apart))])
+        self._old_logps[unsampled] = now[unsampled]
         return out
 
     def _agree(self, kept: list[Row]) -> tuple[bool, list[list[Row]]]:

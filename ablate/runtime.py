@@ -55,6 +55,13 @@ def device(wanted: str = "auto") -> Any:
     return torch.device(kind, ranks.local_rank()) if kind == "cuda" else torch.device(kind)
 
 
+def one_gpu(arguments: Any) -> Any:
+    """A Trainer's arguments, on one GPU at most: of several that are visible it would use all by
+    DataParallel, with as many times the batch."""
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
 def apart(work: Callable[..., T], *arguments: Any) -> T:
     """What `work`, a function of a module, returns in a new process that belongs to no launch.
 

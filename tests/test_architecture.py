@@ -43,6 +43,7 @@ LAYERS = [
         "lab",
         "evaluate",
         "learner",
+        "grpo",
         "sharded",
         "rows",
         "record",

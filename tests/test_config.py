@@ -105,6 +105,7 @@ def test_values_outside_their_limits_are_named(changed, line):
     ("lines", "message"),
     [
         (["learner.loss_type=dap"], "did you mean dapo"),
+        (["learner.loss_type=cispo"], "learner.clip_high=0.2 with loss_type=cispo caps"),
         (["evaluate.split=held_out"], "did you mean heldout"),
         (["budget.flops=null"], "budget has no unit"),
         (["budget={tokens:1e5}"], "budget.flops and budget.tokens are both set"),

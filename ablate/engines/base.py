@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ablate.ledger import Ledger
     from ablate.models.policy import Policy
 
-SCORED = 2**29  # most logits in one pass of `score`: 2 GB in single precision
+SCORED = 2**27  # most logits in one pass of `score`: 0.5 GB in single precision, of which it holds a few
 
 
 class Engine:

@@ -117,6 +117,7 @@ class VLLMEngine(Engine):
             special = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(limit, BATCH_TOKENS)}
         memory = self.cache_gb if on_gpu else self.cache_gb or CPU_CACHE
         low = policy.bf16 or policy.backbone.dtype == torch.bfloat16
+        self._low = torch.bfloat16 if low else torch.float32
         set_threads = torch.set_num_threads
         try:
             with TemporaryDirectory() as folder:
@@ -179,7 +180,7 @@ class VLLMEngine(Engine):
         if self._stale:
             # names as in a checkpoint, a tied head under both of its names: without the second one it keeps
             # its old weights, and nothing says so
-            arguments = {"weights_iterator": self._policy.weights()}
+            arguments = {"weights_iterator": self._policy.weights(self._low)}
             self._llm.collective_rpc("reload_weights", kwargs=arguments)
         if not self._awake:
             self._llm.wake_up(tags=["kv_cache"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from ablate.models.flops import PassCost
 from ablate.models.format import Format
@@ -46,8 +47,9 @@ class LoRA:
                 "or set the rank to 0"
             )
 
-    def on(self, model: Any, seed: int) -> Any:
-        """The model with fresh adapters, which change nothing yet; its other weights are frozen."""
+    def on(self, model: Any, seed: int, revision: str | None = None) -> Any:
+        """The model with fresh adapters, which change nothing yet; its other weights are frozen. revision: of
+        those, which what is saved says that it belongs to."""
         import torch
         from peft import LoraConfig, get_peft_model
 
@@ -57,6 +59,7 @@ class LoRA:
             lora_dropout=0.0,
             target_modules="all-linear",
             exclude_modules="score" if hasattr(model, "score") else None,  # a classifier's head
+            revision=revision,
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -78,8 +81,13 @@ class AdaptedPolicy(Policy):
         """The transformers model, with adapters in its layers."""
         return self.model.get_base_model()
 
-    def weights(self) -> Iterator[tuple[str, Any]]:
-        """The whole model with its adapters merged in, one tensor at a time; the model stays as it is."""
+    def weights(self, low: Any = None) -> Iterator[tuple[str, Any]]:
+        """The whole model with its adapters merged in, one tensor at a time; the model stays as it is.
+
+        low: as in `Policy.weights`. In bfloat16 the sums are dithered: the frozen weights lie on its grid, so
+        that rounding to the nearest would give them back wherever a change is below half a step, which most
+        of a run's are (measured in tests/models/test_lora.py).
+        """
         import torch
 
         base = self.whole
@@ -91,7 +99,7 @@ class AdaptedPolicy(Policy):
             if layer and kind == "weight":
                 with torch.no_grad():
                     delta = adapted[owner].get_delta_weight(ADAPTER)
-                    tensor = (tensor.to(delta.dtype) + delta).to(tensor.dtype)
+                    tensor = _dithered(tensor.float() + delta.float(), low or tensor.dtype, name)
             yield (f"{owner}.{kind}" if layer else name), tensor
 
     def restore(self, folder: Path) -> None:
@@ -103,6 +111,23 @@ class AdaptedPolicy(Policy):
         policy = Policy(_Bare(self.model), self.tokenizer, self.format, self._ends, self._bare)
         policy.bf16 = self.bf16
         return policy
+
+
+def _dithered(values: Any, dtype: Any, name: str) -> Any:
+    """float32 values in another type; to bfloat16, up or down with a probability that keeps the mean.
+
+    The draws are the name's, the same after every update: a value moves when its change reaches them, and
+    one that lies on the grid stays.
+    """
+    import torch
+
+    if dtype != torch.bfloat16:
+        return values.to(dtype)
+    draws = torch.Generator(values.device).manual_seed(crc32(name.encode()))
+    noise = torch.randint(0, 1 << 16, values.shape, generator=draws, device=values.device, dtype=torch.int32)
+    # bfloat16 is the upper half of float32's bits
+    bits = (values.contiguous().view(torch.int32) + noise) & -(1 << 16)
+    return bits.view(torch.float32).to(dtype)
 
 
 class _Bare:

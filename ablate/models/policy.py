@@ -78,8 +78,11 @@ class Policy:
 
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def weights(self) -> Iterator[tuple[str, Any]]:
-        """Names and tensors as a checkpoint of the whole model has them; a tied head under both names."""
+    def weights(self, low: Any = None) -> Iterator[tuple[str, Any]]:
+        """Names and tensors as a checkpoint of the whole model has them; a tied head under both names.
+
+        low: the type that the reader of these tensors keeps, for policies that must round to it themselves.
+        """
         yield from self.model.state_dict().items()
 
     def restore(self, folder: Path) -> None:
@@ -113,7 +116,13 @@ class Policy:
 
     def _begun(self, text: str) -> tuple[int, ...]:
         tokens, bos = self.encode(text), self.tokenizer.bos_token_id
-        return tokens if bos is None or tokens[:1] == (bos,) else (bos, *tokens)
+        begins = bos is not None and (self.format is None or self._begins(bos))
+        return (bos, *tokens) if begins and tokens[:1] != (bos,) else tokens
+
+    def _begins(self, bos: int) -> bool:
+        """Does the tokenizer put the begin token before a text itself? Some only name one: theirs was never
+        read by the model, or means something else (of chat templates, <|im_start|>)."""
+        return self.tokenizer("a").input_ids[:1] == [bos]
 
     def decode(self, tokens: list[tuple[int, ...]]) -> list[str]:
         """Texts of completions; one trailing end token is removed."""

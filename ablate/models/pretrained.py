@@ -187,18 +187,19 @@ class Pretrained:
             )
         except Exception as error:
             raise self._unreadable("weights", error) from error
+        revision = folder.name if folder != Path(self.path) else None
         model.config._name_or_path = self.path  # what adapters say they belong to
         named = model.generation_config.eos_token_id
         ends = [*(named if isinstance(named, list) else [named] if named is not None else [])]
         ends += tokenizer.convert_tokens_to_ids(self.ends)
         policy = Policy(model, tokenizer, self.format, ends)
         if self.lora.rank:
-            adapted = self.lora.on(model, hash64(seed, "lora") % 2**31)
+            adapted = self.lora.on(model, hash64(seed, "lora") % 2**31, revision)
             policy = AdaptedPolicy(adapted, tokenizer, self.format, ends, policy.cost)
         return policy, {
             "account": Account().to_dict(),
             "path": self.path,
-            "revision": folder.name if folder != Path(self.path) else None,
+            "revision": revision,
             "parameters": sum(p.numel() for p in model.parameters()),
             "trained": sum(p.numel() for p in policy.model.parameters() if p.requires_grad),
             "seconds": round(time.monotonic() - started, 1),

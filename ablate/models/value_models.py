@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ablate import ranks
+from ablate import ranks, runtime
 from ablate.ledger import PrefixIndex
 from ablate.models.flops import BACKWARD, PassCost
 
@@ -286,21 +286,23 @@ class StepModel:
         self._seed += 1
         trainer = Trainer(
             model=self._model,
-            args=TrainingArguments(
-                output_dir="unused",
-                num_train_epochs=self._epochs,
-                per_device_train_batch_size=self._batch,
-                learning_rate=self._lr,
-                lr_scheduler_type="linear",
-                logging_strategy="no",
-                save_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                seed=self._seed,
-                remove_unused_columns=False,
-                bf16=self._policy.bf16,
-                gradient_checkpointing=self._policy.model.is_gradient_checkpointing,
-                use_cpu=self._policy.device.type == "cpu",
+            args=runtime.one_gpu(
+                TrainingArguments(
+                    output_dir="unused",
+                    num_train_epochs=self._epochs,
+                    per_device_train_batch_size=self._batch,
+                    learning_rate=self._lr,
+                    lr_scheduler_type="linear",
+                    logging_strategy="no",
+                    save_strategy="no",
+                    report_to=[],
+                    disable_tqdm=True,
+                    seed=self._seed,
+                    remove_unused_columns=False,
+                    bf16=self._policy.bf16,
+                    gradient_checkpointing=self._policy.model.is_gradient_checkpointing,
+                    use_cpu=self._policy.device.type == "cpu",
+                )
             ),
             train_dataset=[
                 {"input_ids": list(row), "labels": label} for row, label in zip(whole, labels, strict=True)

@@ -250,18 +250,20 @@ def make_trainer(
     )
     trainer = Trainer(
         model=policy.model,
-        args=TrainingArguments(
-            output_dir=str(folder),
-            max_steps=spec.steps,
-            per_device_train_batch_size=spec.batch,
-            max_grad_norm=1.0,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            seed=seed,
-            remove_unused_columns=False,
-            use_cpu=policy.device.type == "cpu",
+        args=runtime.one_gpu(
+            TrainingArguments(
+                output_dir=str(folder),
+                max_steps=spec.steps,
+                per_device_train_batch_size=spec.batch,
+                max_grad_norm=1.0,
+                logging_strategy="no",
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                seed=seed,
+                remove_unused_columns=False,
+                use_cpu=policy.device.type == "cpu",
+            )
         ),
         train_dataset=rows,
         data_collator=PackedBatch(policy.tokenizer.pad_token_id),

@@ -108,6 +108,23 @@ def test_float32_logprobs_are_those_of_the_whole_sequence(policy, positions):
             )
 
 
+def test_the_cache_grows_with_the_answers(exact, monkeypatch):
+    monkeypatch.setattr("ablate.engines.kv_cache.SPARE", 2)
+    small = engine(exact).generate(PREFIXES, 3, ROOM, key=7, purpose="rollout")
+    monkeypatch.setattr("ablate.engines.kv_cache.SPARE", 256)
+    assert engine(exact).generate(PREFIXES, 3, ROOM, key=7, purpose="rollout") == small
+
+
+def test_under_autocast_keys_take_no_more_room_than_values(policy):
+    """Rotated keys come in single precision there; attention would only cast them again."""
+    from ablate.engines.kv_cache import new_cache
+
+    cache = new_cache(policy.model, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        policy.model(input_ids=torch.tensor([[1, 5, 6]]), past_key_values=cache, use_cache=True)
+    assert {kept.dtype for layer in cache.layers for kept in (layer._keys, layer._values)} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("max_rows", [1, 2, 5, 7])
 def test_batches_do_not_change_what_a_row_draws(exact, max_rows):
     def sample(prefixes, room, rows=1024):

@@ -64,6 +64,30 @@ def test_merged_weights_are_a_whole_model(folders, tied):
     assert torch.equal(logits(policy.model), with_adapters)  # merged aside, not in place
 
 
+def test_early_updates_are_not_rounded_away(folders):
+    """What an engine in bfloat16 gets of a change as small as Adam's first steps make, along that change:
+    next to nothing if it is rounded to the nearest. And without a change it gets the base."""
+    policy = adapted(folders[True], "auto")
+    plain = Pretrained(str(folders[True]), dtype="bfloat16").load(WordProblems(), 0, folders[True])[0]
+    before = dict(policy.weights())
+    assert all(torch.equal(weight, before[name]) for name, weight in plain.weights())
+    for name, weight in policy.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.uniform_(weight, -2e-5, 2e-5)
+    merged = dict(policy.weights(torch.bfloat16))
+    dithered = nearest = change = 0.0
+    for name, part in policy.whole.named_modules():
+        if hasattr(part, "get_delta_weight"):
+            delta, frozen = (
+                part.get_delta_weight("default").detach().float(),
+                before[f"{name}.weight"].float(),
+            )
+            change += float((delta**2).sum())
+            dithered += float(((merged[f"{name}.weight"].float() - frozen) * delta).sum())
+            nearest += float((((frozen + delta).bfloat16().float() - frozen) * delta).sum())
+    assert nearest / change < 0.2 and dithered / change == pytest.approx(1.0, abs=0.2)
+
+
 def test_the_start_is_the_same_model_without_its_adapters(folders):
     policy = adapted(folders[True])
     before = logits(policy.model)

@@ -56,6 +56,22 @@ def test_prompts_and_answers_are_those_of_the_tokenizer(folder):
     assert {p.dtype for p in low.model.parameters()} == {torch.bfloat16}
 
 
+def test_a_begin_token_is_added_where_the_tokenizer_adds_it(folder):
+    """Some tokenizers name one and never use it: the model has not seen it at a text's beginning."""
+    from tokenizers.processors import TemplateProcessing
+
+    policy, _ = Pretrained(str(folder), format=Format(prompt="{problem}")).load(TASK, 0, folder)
+    plain, begin = policy.encode("1 + 1?"), "<|im_start|>"
+    assert policy.prompt("1 + 1?") == plain
+    policy.tokenizer.bos_token = begin
+    assert policy.prompt("1 + 1?") == plain
+    bos = policy.tokenizer.bos_token_id
+    policy.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, bos)]
+    )
+    assert policy.prompt("1 + 1?") == (bos, *plain) and policy.encode("1 + 1?") == plain
+
+
 def test_reasoning_is_hidden_from_the_verifier(folder):
     spec = Pretrained(str(folder), format=Format(begin="<think>\n", end_of_thought="</think>"))
     policy = spec.load(TASK, 0, folder)[0]
