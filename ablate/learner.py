@@ -156,7 +156,7 @@ class Learner(GRPOTrainer):
             return torch.zeros((), device=self.args.device)
         scale = self._advantage_scale(credited)
         for row in kept:
-            self._ledger.charge_training("update", self._policy.cost, row.length, len(row.completion))
+            self._ledger.charge_training("update", self._policy.cost, row.length, row.learned)
         while (done := self._passes(model, chunks, scale)) is None:
             self._shrink(model, kept)
             chunks = self._agree(kept)[1]

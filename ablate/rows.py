@@ -36,6 +36,12 @@ class Row:
         return len(self.prompt) + len(self.completion)
 
     @property
+    def learned(self) -> int:
+        """Tokens from the first that is the policy's own: those before it need no output head."""
+        foreign = next((i for i, own in enumerate(self.mask) if own), 0)
+        return len(self.completion) - foreign
+
+    @property
     def credited(self) -> bool:
         """Does any unmasked token carry an advantage?"""
         return any(a != 0.0 and m for a, m in zip(self.advantages, self.mask, strict=True))
@@ -117,22 +123,24 @@ def collate(rows: Sequence[Row], pad: int, scale: float, device: Any) -> dict[st
     """TRL's tensors, prompts (B, P) and completions (B, T); advantages times `scale`, except of tokens to
     imitate, minus penalties.
 
-    P is the length of the shortest prompt; the rest of a longer one begins its completion, masked. So all
-    padding is on the right: causal attention needs no mask, and positions are those of the sampler.
+    P is where the first row's own tokens begin; what else comes before another's begins its completion,
+    masked. So all padding is on the right: causal attention needs no mask, and positions are those of the
+    sampler.
     """
     import torch
 
-    shared = min(len(row.prompt) for row in rows)
+    shared = min(row.length - row.learned for row in rows)
     longest = max(row.length for row in rows) - shared
 
     def completions(values: list[Sequence[Any]], fill: Any, dtype: Any) -> Any:
         padded = []
         for row, value in zip(rows, values, strict=True):
-            begun = [fill] * (row.length - shared - len(value))
-            padded.append([*begun, *value, *[fill] * (longest - len(begun) - len(value))])
+            left = row.length - shared
+            kept = [fill] * (left - len(value)) + list(value[-left:])
+            padded.append(kept + [fill] * (longest - left))
         return torch.tensor(padded, dtype=dtype, device=device)
 
-    prompts = torch.tensor([row.prompt[:shared] for row in rows], device=device)
+    prompts = torch.tensor([(row.prompt + row.completion)[:shared] for row in rows], device=device)
     tokens = completions([(row.prompt + row.completion)[shared:] for row in rows], pad, torch.long)
     logprobs = completions([row.logprobs for row in rows], 0.0, torch.float32)
     advantages = completions([row.advantages for row in rows], 0.0, torch.float32)

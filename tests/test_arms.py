@@ -42,7 +42,7 @@ def counted(monkeypatch):
 
     def counting_batch(self):
         rows = learn(self)
-        counts["update"] += sum(len(row.completion) for row in rows if row.signal)
+        counts["update"] += sum(row.learned for row in rows if row.signal)
         return rows
 
     monkeypatch.setattr(HFEngine, "generate", counting_generate)

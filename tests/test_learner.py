@@ -91,7 +91,7 @@ def test_foreign_tokens_get_no_gradient_and_only_signal_is_charged(tmp_path, mon
         _, probe = train(tmp_path, lambda step, given=given: given, config, ledger)
         gradients.append(probe.gradients[0])
         kept = [row for row in rows_of(groups) if row.signal]
-        assert ledger.accounts["update"].tokens == sum(len(row.completion) for row in kept)
+        assert ledger.accounts["update"].tokens == sum(row.learned for row in kept)
         assert ledger.accounts["update"].processed == sum(row.length for row in kept)
     assert same(gradients[0], gradients[1]) and same(gradients[0], gradients[2])
 

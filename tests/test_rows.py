@@ -40,12 +40,16 @@ def test_padding_is_on_the_right_and_takes_no_part():
     batch = collate(rows, 0, 2.0, "cpu")
     shared, width = batch["prompt_ids"].shape[1], max(row.length for row in rows)
     whole = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
-    assert shared == min(len(row.prompt) for row in rows) and whole.shape == (len(rows), width)
+    assert shared == min(len(row.prompt) + row.mask.index(True) for row in rows)
+    assert whole.shape == (len(rows), width)
     for i, row in enumerate(rows):
         begin = len(row.prompt) - shared
-        inside = slice(begin, begin + len(row.completion))
+        inside = slice(max(begin, 0), begin + len(row.completion))
+        seen = max(-begin, 0)  # of the completion, what all rows' prompts hold already
         assert tuple(whole[i, : row.length].tolist()) == row.prompt + row.completion
-        assert tuple(batch["tool_mask"][i, inside].bool().tolist()) == row.mask
+        assert tuple(batch["tool_mask"][i, inside].bool().tolist()) == row.mask[seen:]
         assert batch["tool_mask"][i].sum() == sum(row.mask)
-        assert batch["old_per_token_logps"][i, inside].tolist() == pytest.approx(row.logprobs)
-        assert batch["advantages"][i, inside].tolist() == pytest.approx([2 * a for a in row.advantages])
+        assert batch["old_per_token_logps"][i, inside].tolist() == pytest.approx(row.logprobs[seen:])
+        assert batch["advantages"][i, inside].tolist() == pytest.approx(
+            [2 * a for a in row.advantages[seen:]]
+        )

@@ -61,7 +61,7 @@ def count(monkeypatch, engine):
 
     def counting_batch(self):
         rows = learn(self)
-        counts["update"] += sum(len(row.completion) for row in rows if row.signal)
+        counts["update"] += sum(row.learned for row in rows if row.signal)
         return rows
 
     monkeypatch.setattr(engine, "generate", counting_generate)

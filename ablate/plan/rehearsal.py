@@ -94,7 +94,7 @@ class Stage:
                 heads = len(row.completion)
                 ledger.charge_scoring("score", self._cost, row.prompt, row.completion, heads, index)
             if kl or row.signal:
-                ledger.charge_training("update", self._cost, row.length, len(row.completion), iterations)
+                ledger.charge_training("update", self._cost, row.length, row.learned, iterations)
         ledger.new_policy_version()
         self._number += 1
         more = self._config.learner.problems / count

@@ -86,3 +86,18 @@ def test_the_command_line_wins_over_what_a_model_brings():
     assert cfg.model.device == "cpu" and cfg.model.path == "Qwen/Qwen2.5-0.5B"
     rest = OmegaConf.to_container(compose(["model=tiny"]))
     assert rest == OmegaConf.to_container(compose([]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sampling_fits_the_gpu_that_the_file_names(name):
+    """Weights, AdamW's moments, the start, and keys and values of as many full-length rows as are decoded
+    at a time, with a fifth left for passes and fragments. engine=vllm has a memory of its own."""
+    cfg, base = compose([f"model={name}"]), name.removesuffix("-instruct")
+    _, _, layers, _, groups, head, *_ = SIZES[base]
+    comment = (conf_dir() / "model" / f"{base}.yaml").read_text()
+    gigabytes = float(re.search(r"One (\d+) GB GPU", comment)[1])
+    weights = sum(p.numel() for p in meta_model(base, cfg.model.lora.rank).parameters())
+    kept = weights * (2 if cfg.model.lora.rank else 4 + 8 + 4)
+    length = PROMPT + cfg.sampling.cap * cfg.evaluate.long_cap_factor
+    cache = cfg.engine.max_rows * length * layers * 2 * groups * head * 2
+    assert kept + cache < 0.8 * gigabytes * 1e9
