@@ -43,6 +43,26 @@ EXTRAS = {
     "hydra/launcher=submitit_slurm": "submitit",
     "hydra/launcher=ray": "ray",
 }
+# what others call it
+ALSO = {
+    "learning_rate": "learner.lr",
+    "beta": "learner.kl",
+    "kl_coef": "learner.kl",
+    "epsilon": "learner.clip_low",
+    "epsilon_high": "learner.clip_high",
+    "max_tokens": "sampling.cap",
+    "max_new_tokens": "sampling.cap",
+    "max_completion_length": "sampling.cap",
+    "num_generations": "strategy.source.n",
+    "device": "model.device",
+}
+CHOICES_ALSO = {
+    "task": {"gsm8k": "math"},
+    "strategy": {
+        **dict.fromkeys(("grpo", "ppo", "rloo", "rlvr", "reinforce", "dapo"), "guess_check"),
+        **dict.fromkeys(("prm", "vineppo", "math_shepherd"), "process_rewards"),
+    },
+}
 BUDGETS = tuple(f"budget.{unit}" for unit in UNITS)
 
 
@@ -241,7 +261,10 @@ def explain(error: Exception) -> UserError:
             return UserError(
                 f"{group}={choice} needs an extra that is not installed: pip install 'ablate[{extra}]'"
             )
-        return UserError(f"unknown {group} {choice}; {nearest(choice, error.options or [])}")
+        if other := CHOICES_ALSO.get(group, {}).get(choice):
+            return UserError(f"unknown {group} {choice}; did you mean {group}={other}?")
+        extras = [name.partition("=")[2] for name in EXTRAS if name.startswith(f"{group}=")]
+        return UserError(f"unknown {group} {choice}; {nearest(choice, {*(error.options or []), *extras})}")
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return UserError(f"{mark.name}, line {mark.line + 1}: {error.problem}")
@@ -249,8 +272,6 @@ def explain(error: Exception) -> UserError:
     lines = [line.strip() for cause in causes for line in str(cause).splitlines()]
     refused = re.match("Could not override '(.*?)'", lines[0]) if lines else None
     key = refused[1] if refused else ""
-    if key.startswith("hydra.launcher."):
-        return UserError(f"unknown key {key}: choose another launcher, for example hydra/launcher=joblib")
     if key.startswith("hydra."):
         return UserError(f"unknown key {key}; python -m ablate --cfg hydra lists Hydra's own")
     advice = re.compile("To append|Either remove|Or add|full_key|object_type")
@@ -265,7 +286,19 @@ def _compose(overrides: list[str]) -> DictConfig:
     try:
         return hydra.compose("config", overrides, return_hydra_config=True)
     except _HYDRA_ERRORS as error:
-        raise explain(error) from error
+        found = re.match("Could not override '(hydra[.]launcher[.].*?)'", str(error))
+        raise (_no_such_launcher_key(found[1], overrides) if found else explain(error)) from error
+
+
+def _no_such_launcher_key(key: str, overrides: list[str]) -> UserError:
+    """A launcher has keys of its own; the basic one, which is the default, next to none."""
+    lines = [line for line in overrides if not line.lstrip("+").startswith("hydra.launcher.")]
+    chosen = hydra.compose("config", lines, return_hydra_config=True).hydra
+    name = chosen.runtime.choices["hydra/launcher"]
+    if name == "basic":
+        return UserError(f"unknown key {key}: choose another launcher, for example hydra/launcher=joblib")
+    error = unknown_key(key, [f"hydra.launcher.{each}" for each in chosen.launcher if each != "_target_"])
+    return UserError(f"hydra/launcher={name}: {error}")
 
 
 def _prepare(arguments: Sequence[str]) -> list[Override]:
@@ -302,8 +335,12 @@ def _parse(line: str, known: dict[str, list[str]]) -> Override:
 def _rewrite(override: Override, known: dict[str, list[str]]) -> str:
     """The override's line, made to reach keys that a component has but its file leaves out."""
     key, line = override.key_or_group, cast(str, override.input_line)
-    if key.split(".")[0].split("/")[0] == "hydra" or override.is_delete():
+    if key.split(".")[0].split("/")[0] == "hydra":
         return line
+    if override.is_delete():
+        advice = f"did you mean {key}=none?" if "none" in known.get(key, ()) else f"set {key}=... instead"
+        raise UserError(f"{line}: nothing can be deleted, a run has every setting; {advice}")
+    _refuse_alien(override, known)
     line = line.lstrip("+")  # a new key cannot be added, so + says nothing
     if isinstance(override.value(), dict):
         return f"++{line}"
@@ -321,6 +358,17 @@ def _rewrite(override: Override, known: dict[str, list[str]]) -> str:
     if any(f"{name}.".startswith(f"{key}.") for name in table):
         return line
     raise unknown_key(key, _siblings(key) or [*table, *known], table)
+
+
+def _refuse_alien(override: Override, known: dict[str, list[str]]) -> None:
+    """Raises UserError for what another library calls by this name."""
+    key, value = override.key_or_group, override.value()
+    if key == "model" and isinstance(value, str) and "/" in value:
+        raise UserError(f"model={value} is no choice; did you mean model=pretrained model.path={value}?")
+    other = ALSO.get(key.rpartition(".")[2])
+    component = any(key.startswith(f"{name}.") for name, is_one in keys(Config).items() if is_one)
+    if other and key not in {*keys(Config), *known} and not component:
+        raise UserError(f"unknown key {key}; did you mean {other}?")
 
 
 def _siblings(key: str) -> list[str]:

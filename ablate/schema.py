@@ -14,7 +14,7 @@ import math
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -114,6 +114,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Advice for a misspelt name: the nearest choice, then all of them."""
     names = sorted(choices)
     close = difflib.get_close_matches(name, names, n=1)
+    close = close or [each for each in names if len(name) > 3 and name.lower() in each.lower()]
     parts = [f"did you mean {close[0]}?"] if close else []
     return "; ".join([*parts, f"choices: {', '.join(names) or 'none'}"])
 
@@ -121,9 +122,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 def unknown_key(key: str, beside: Iterable[str], anywhere: Iterable[str] = ()) -> UserError:
     """The answer to a key that does not exist.
 
-    beside: full keys that could stand in its place; anywhere: keys that are meant if they end alike.
+    beside: full keys that could stand in its place; anywhere: keys that are meant if they end alike, or whose
+    groups a part of it misspells.
     """
-    beside = sorted(beside)
+    beside, anywhere = sorted(beside), list(anywhere)
+    if better := _respelt(key, anywhere):
+        return UserError(f"unknown key {key}; did you mean {better}?")
     leaf = _leaf(key)
     close = difflib.get_close_matches(leaf, map(_leaf, beside), n=len(beside) or 1)
     likely = [other for other in beside if _leaf(other) in close] or [o for o in anywhere if _leaf(o) == leaf]
@@ -133,6 +137,18 @@ def unknown_key(key: str, beside: Iterable[str], anywhere: Iterable[str] = ()) -
     few = 0 < len(beside) <= 24
     known = f"known keys: {', '.join(beside)}" if few else "python -m ablate --cfg job lists all"
     return UserError(f"unknown key {key}; {known}")
+
+
+def _respelt(key: str, known: Iterable[str]) -> str | None:
+    """The key with the first of its groups that does not exist spelt as one that does."""
+    parts = key.split(".")
+    paths = [name.split(".") for name in known]
+    for i in range(len(parts) - 1):
+        here = {path[i] for path in paths if len(path) > i and path[:i] == parts[:i]}
+        if parts[i] not in here:
+            close = difflib.get_close_matches(parts[i], here, n=1)
+            return ".".join([*parts[:i], *close, *parts[i + 1 :]]) if close else None
+    return None
 
 
 def _leaf(key: str) -> str:
@@ -201,7 +217,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         OmegaConf.update(holder, "value", value)
         return OmegaConf.to_object(holder.value) if OmegaConf.is_config(holder.value) else holder.value
     except OmegaConfBaseException as error:
-        raise UserError(f"{key}={'null' if value is None else value} is not {_describe(hint)}") from error
+        listed = get_origin(hint) in (list, tuple) and isinstance(value, str | int | float)
+        wanted = f"a list, as in {key}=[{value}]" if listed else _describe(hint)
+        raise UserError(f"{key}={'null' if value is None else value} is not {wanted}") from error
 
 
 @cache

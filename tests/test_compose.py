@@ -35,6 +35,21 @@ BAD = [
     ("learner.lrr=1", "unknown key learner.lrr; did you mean learner.lr?"),
     ("+learner.lrr=1", "unknown key learner.lrr; did you mean learner.lr?"),
     ("lerner.lr=1", "unknown key lerner.lr; did you mean learner.lr?"),
+    ("stategy.source.n=4", "unknown key stategy.source.n; did you mean strategy.source.n?"),
+    ("strategy.sorce.n=4", "unknown key strategy.sorce.n; did you mean strategy.source.n?"),
+    # what others call it
+    ("learner.learning_rate=1e-6", "unknown key learner.learning_rate; did you mean learner.lr?"),
+    ("max_tokens=64", "unknown key max_tokens; did you mean sampling.cap?"),
+    ("device=cuda", "unknown key device; did you mean model.device?"),
+    ("strategy=grpo", "unknown strategy grpo; did you mean strategy=guess_check?"),
+    ("task=gsm8k", "unknown task gsm8k; did you mean task=math?"),
+    ("model=Qwen/Qwen3-0.6B", "did you mean model=pretrained model.path=Qwen/Qwen3-0.6B?"),
+    ("~tracking", "~tracking: nothing can be deleted, a run has every setting; did you mean tracking=none?"),
+    (
+        "~learner.lr",
+        "~learner.lr: nothing can be deleted, a run has every setting; set learner.lr=... instead",
+    ),
+    ("hydra/launcher=slurm", "unknown hydra/launcher slurm; did you mean submitit_slurm?"),
     ("learner={lrr:1}", "unknown key learner.lrr; did you mean learner.lr?"),
     ("lr=1e-3", "unknown key lr; did you mean learner.lr?"),
     ("sed=1", "unknown key sed; did you mean seed?"),
@@ -56,7 +71,7 @@ BAD = [
     ("learner.lr=[1", "cannot read learner.lr=[1: "),
     ("seed=${nowhere}", "seed: Interpolation key 'nowhere' not found"),
     ("seed=0,1", "seed=0,1 has several values: add -m"),
-    ("~task", "task is not chosen"),
+    ("~task", "~task: nothing can be deleted, a run has every setting; set task=... instead"),
     ("task._target_=ablate.tasks.countdown.Countdwn", "did you mean Countdown?"),
 ]
 

@@ -93,6 +93,7 @@ def test_a_component_can_hold_components_and_survives_yaml():
         ({"size": 1, "inner": {"rate": 1}}, "Outer.inner.rate=1.0 is too large: it must be smaller than 1"),
         ({"size": 1, "inner": {"rate": "nan"}}, "Outer.inner.rate=nan is not a finite number"),
         ({"size": 1, "spread": ["x"]}, "Outer.spread=['x'] is not of type tuple"),
+        ({"size": 1, "spread": 3}, "Outer.spread=3 is not a list, as in Outer.spread=[3]"),
         ({"_target_": "Outer"}, "Outer._target_=Outer is not of the form package.module.Class"),
         ({"_target_": "nowhere.at.All"}, "there is no module nowhere"),
         ({"_target_": f"{__name__}.Outr"}, "did you mean Outer?"),

@@ -96,6 +96,8 @@ def _load(folder: Path, problems: Problems | None) -> Run:
         raise UserError("config.yaml is missing") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"config.yaml cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, Mapping):
+        raise UserError("config.yaml holds no settings")
     meta, summary = read_json(folder / "meta.json"), read_json(folder / "summary.json")
     milestones = read_jsonl(folder / "evaluations.jsonl")
     try:

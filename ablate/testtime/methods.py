@@ -121,10 +121,10 @@ def chosen(text: str | None) -> list[tuple[str, str | None]]:
         allowed = METHODS[name].guides
         if colon and not allowed:
             raise UserError(f"methods={word}: {name} has no guide; write methods={name}")
+        if colon and not guide:
+            raise UserError(f"methods={word} names no guide; choices: {', '.join(sorted(allowed))}")
         if colon and guide not in allowed:
-            raise UserError(
-                f"methods={word}: {guide or 'nothing'} does not guide {name}; {nearest(guide, allowed)}"
-            )
+            raise UserError(f"methods={word}: {guide} does not guide {name}; {nearest(guide, allowed)}")
         found |= dict.fromkeys([(name, guide)] if colon else [(name, each) for each in allowed or (None,)])
     return list(found)
 

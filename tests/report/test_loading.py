@@ -118,6 +118,10 @@ def damage_cut_summary(run):
     path.write_bytes(path.read_bytes()[:50])
 
 
+def damage_empty_config(run):
+    (run / "config.yaml").write_text("")
+
+
 def damage_cut_stream(run):
     path = run / "evaluations.jsonl"
     path.write_text(path.read_text()[:20])
@@ -158,6 +162,7 @@ def damage_short(run):
     "damage, reason",
     [
         (damage_cut_config, "cut off"),
+        (damage_empty_config, "config.yaml holds no settings"),
         (damage_no_outcomes, "evaluations/000100.parquet"),
         (damage_broken_outcomes, "cannot read the evaluation evaluations/000100.parquet"),
         (damage_cut_summary, "cannot read summary.json"),

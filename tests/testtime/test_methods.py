@@ -20,7 +20,7 @@ def test_a_method_alone_stands_for_all_its_guides():
         ("beam:lerned", "methods=beam:lerned: lerned does not guide beam; did you mean learned"),
         ("beam:verifier", "verifier does not guide beam; choices: judge, learned"),
         ("majority:oracle", "majority has no guide; write methods=majority"),
-        ("beam:", "nothing does not guide beam"),
+        ("beam:", "methods=beam: names no guide; choices: judge, learned"),
     ],
 )
 def test_unknown_methods_and_guides_get_the_nearest(text, message):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ablate.report.calibration import fixed, rare, sequential
 from ablate.report.calibration.world import World, measured
+from ablate.schema import unknown_key
 from ablate.types import UserError
 
 
@@ -22,12 +23,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     looks = [word.partition("=")[2] for word in words if word.startswith("looks=")]
+    other = next(
+        (word.partition("=")[0] for word in words if "=" in word and not word.startswith("looks=")), None
+    )
     folders = [word for word in words if not word.startswith("looks=")]
     if len(folders) > 1 or len(looks) > 1 or any(word.startswith("-") for word in words):
         asked = words in (["-h"], ["--help"])
         print(__doc__, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     try:
+        if other:
+            raise unknown_key(other, ("looks",))
         from ablate.report.looks import SPENDINGS, parse
 
         planned = [parse(looks[0], spending) for spending in SPENDINGS] if looks else []
