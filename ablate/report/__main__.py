@@ -69,7 +69,8 @@ def _main(argv: list[str]) -> int:
     from ablate.report.markdown import to_markdown
     from ablate.report.mirror import send, target
     from ablate.report.page import to_html
-    from ablate.report.wording import NO_VERDICT, looked, sensitivity, sentences
+    from ablate.report.sensitivity import sensitivity
+    from ablate.report.wording import NO_VERDICT, looked, sentences
 
     folder = Path(folders[0])
     controls = [control(Path(each)) for each in dict.fromkeys(given.get("control", "").split(",")) if each]

@@ -53,7 +53,7 @@ def assemble(
     place = {name: i for i, name in enumerate(experiment.arms)}
     arms.sort(key=lambda arm: (ORDER.index(arm.role), place[arm.name]))
     first = experiment.runs[0]
-    written, unrecorded = commands(experiment.runs)
+    written, unrecorded = commands(experiment.runs, experiment.name)
     files = read(experiment)
     return Report(
         schema=SCHEMA,

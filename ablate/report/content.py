@@ -207,7 +207,8 @@ class Rung:
 
 @dataclass(frozen=True)
 class ControlClaim:
-    """A headline claim of another experiment's report; fields as in `Claim`, `Effect` and `Report`."""
+    """A headline claim of another experiment's report; fields as in `Claim`, `Effect` and `Report`. settings:
+    of the arm with the suspect, as in `Arm`."""
 
     title: str
     adds: tuple[str, ...]
@@ -217,6 +218,7 @@ class ControlClaim:
     interval: tuple[float, float] | None
     seeds: int
     problems: int
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,14 @@ def control(folder: Path) -> Control:
             margin=float(report["margin"]),
             unit=str(report["unit"]),
             budget=float(report["budget"]),
-            claims=tuple(map(_claim, report["claims"])),
+            claims=tuple(_claim(each, report["arms"]) for each in report["claims"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"control={folder}: its verdict.json cannot be read ({error}): {again}") from error
 
 
-def _claim(found: dict) -> ControlClaim:
+def _claim(found: dict, arms: Iterable[dict]) -> ControlClaim:
+    with_it = {arm for arm, weight in found["weights"] if weight > 0}
     effect = found["effect"] or {}
     interval = effect.get("interval")
     estimate = effect.get("estimate") or {}
@@ -57,6 +58,7 @@ def _claim(found: dict) -> ControlClaim:
         interval=None if interval is None else (float(interval[0]), float(interval[1])),
         seeds=len(effect.get("seeds", ())),
         problems=int(estimate.get("problems", 0)),
+        settings=next((dict(arm["settings"]) for arm in arms if arm["name"] in with_it), {}),
     )
 
 

@@ -91,12 +91,12 @@ def _load(folder: Path, problems: Problems | None) -> Run:
         raise UserError("not finished")
     try:
         quick = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it was built in: ten times
-        config = yaml.load((folder / "config.yaml").read_text(), quick)
+        config: Any = yaml.load((folder / "config.yaml").read_text(), quick)
     except FileNotFoundError:
         raise UserError("config.yaml is missing") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"config.yaml cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, Mapping):
+    if not isinstance(config, dict):
         raise UserError("config.yaml holds no settings")
     meta, summary = read_json(folder / "meta.json"), read_json(folder / "summary.json")
     milestones = read_jsonl(folder / "evaluations.jsonl")

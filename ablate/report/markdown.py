@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ablate.report.answers import wording as answers
 from ablate.report.content import Claim, Report
+from ablate.report.sensitivity import sensitivity
 from ablate.report.tables import tables
 from ablate.report.wording import (
     NO_VERDICT,
@@ -16,7 +17,6 @@ from ablate.report.wording import (
     looked,
     repeat,
     rule,
-    sensitivity,
     sentence,
     unrecorded,
 )

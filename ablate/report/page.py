@@ -15,6 +15,7 @@ from ablate.report.answers import wording as answers
 from ablate.report.content import Claim, Report
 from ablate.report.drawing import style
 from ablate.report.figures import Figure, palette
+from ablate.report.sensitivity import sensitivity
 from ablate.report.tables import tables
 from ablate.report.wording import (
     NO_VERDICT,
@@ -29,7 +30,6 @@ from ablate.report.wording import (
     numbers,
     repeat,
     rule,
-    sensitivity,
     unrecorded,
 )
 

@@ -33,12 +33,21 @@ def provenance(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
     }
 
 
-def commands(runs: Sequence[Run]) -> tuple[tuple[str, ...], int]:
+def commands(runs: Sequence[Run], experiment: str) -> tuple[tuple[str, ...], int]:
     """(what started the runs, those that differ in a sweep's keys alone as one; runs that recorded no command
-    that could be repeated)."""
-    words = [_words(str(run.meta.get("command", ""))) for run in runs]
+    that could be repeated). Runs that were made under another name are made under the experiment's."""
+    words = [_named(_words(str(run.meta.get("command", ""))), run, experiment) for run in runs]
     known = [each for each in words if each is not None]
     return tuple(sweeps(known)), len(words) - len(known)
+
+
+def _named(words: tuple[str, ...] | None, run: Run, experiment: str) -> tuple[str, ...] | None:
+    if words is None or run.config.get("name", experiment) == experiment:
+        return words
+    name = f"name={experiment}"
+    if any(_key(word) == "name" for word in words):
+        return tuple(name if _key(word) == "name" else word for word in words)
+    return (*words, name)
 
 
 def design(experiment: str) -> str | None:

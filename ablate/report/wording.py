@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.report.content import Arm, Claim, Control, ControlClaim, Effect, Report, Worth
+from ablate.report.content import Arm, Claim, Effect, Report, Worth
 from ablate.report.contrasts import ON_ESSAY
 from ablate.report.verdict import LONGER
 
@@ -29,8 +29,6 @@ RULE = (
     f"the margin and {LONGER} times the budget does not make up for it; *helps* if it lies above zero; else "
     "*inconclusive*."
 )
-# suspect -> what it takes to have been seen before "not needed" says much
-SENSITIVE = {"search": "search", "process": "process rewards"}
 
 
 @dataclass(frozen=True)
@@ -136,53 +134,6 @@ def looked(report: Report) -> list[str]:
             " The runs do not declare these looks: that they were chosen beforehand is the author's word."
         )
     return [said, after]
-
-
-def sensitivity(report: Report) -> list[str]:
-    """What is known of the instrument: control experiments, and whose benefit has been seen."""
-    lines = [_control(each, claim) for each in report.controls for claim in each.claims]
-    asked = {factor for claim in report.claims for factor in claim.adds}
-    for suspect, title in SENSITIVE.items():
-        if suspect not in asked:
-            continue
-        where = [each.experiment for each in report.controls if _sees(each, suspect)]
-        if any(_helps(claim, suspect) for claim in report.claims):
-            where = ["this experiment", *where]
-        lines.append(
-            f"Sensitivity to {title} shown: a benefit was seen in {', '.join(where)}."
-            if suspect in report.seen
-            else f"Sensitivity to {title} not shown: no setting is known here in which the instrument has "
-            f"seen {title} help, so nothing tells whether a benefit would have been seen."
-        )
-    if any(claim.word != "no verdict" for claim in report.replicates):
-        words = [claim.word for claim in report.replicates if claim.word != "no verdict"]
-        false = sum(word not in ("not needed", "inconclusive") for word in words)
-        lines.append(
-            f"A/A, runs that differ in their sampling seed alone: {count(false, 'false verdict')} in "
-            f"{count(len(words), 'comparison')} (by chance one in twenty)."
-        )
-    return lines
-
-
-def _sees(control: Control, suspect: str) -> bool:
-    return any(_helps(each, suspect) for each in control.claims)
-
-
-def _helps(claim: Claim | ControlClaim, suspect: str) -> bool:
-    return claim.adds == (suspect,) and claim.word in ("helps", "needed")
-
-
-def _control(control: Control, claim: ControlClaim) -> str:
-    numbers = ""
-    if claim.value is not None:
-        numbers = f" {points(claim.value)} points"
-        numbers += f" {bounds(claim.interval)}" if claim.interval else ""
-        numbers += f" in {control.metric}, {count(claim.seeds, 'seed')} x {claim.problems:,} problems"
-    return (
-        f"Control experiment {control.experiment} ({control.task}, {amount(control.budget)} "
-        f"{UNITS.get(control.unit, control.unit)}, margin {100 * control.margin:g}): {claim.title} on top of "
-        f"{claim.on}: {claim.word}.{numbers}" + ("." if numbers else "")
-    )
 
 
 def points(value: float) -> str:

@@ -50,7 +50,15 @@ def test_what_cannot_be_repeated_is_counted(command):
         {"command": command},
         {},
     ]
-    assert commands([SimpleNamespace(meta=each) for each in meta]) == (("python -m ablate seed=1",), 2)
+    runs = [SimpleNamespace(meta=each, config={"name": "single"}) for each in meta]
+    assert commands(runs, "single") == (("python -m ablate seed=1",), 2)
+
+
+def test_runs_of_another_name_are_repeated_under_the_experiments():
+    lines = ("python -m ablate seed=1", "python -m ablate name=other seed=2")
+    runs = [SimpleNamespace(meta={"command": line}, config={"name": "other"}) for line in lines]
+    found, _ = commands(runs, "mine")
+    assert set(found) == {"python -m ablate seed=1 name=mine", "python -m ablate name=mine seed=2"}
 
 
 def test_a_design_of_the_experiments_name_is_found(tmp_path, monkeypatch):
