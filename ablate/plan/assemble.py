@@ -325,6 +325,11 @@ def _remarks(
         )
     if not found:
         notes.append("no suspect beside an arm that it is to be added to: nothing to give a verdict on")
+    if found and not any(cell.config.tuning.seeds for cell in plan.cells):
+        notes.append(
+            "no arm is tuned, and the learning rate can matter more than the strategy: experiment=tune first, "
+            "then tuned=..."
+        )
     least = min(arm.budget for arm in arms)
     names = Counter(arm.name for arm in arms if arm.budget == least)
     if several := [name for name, count in names.items() if count > 1]:

@@ -81,6 +81,9 @@ def test_one_seed_gives_no_verdict_and_many_do(capsys):
     assert '"needed" cannot be said' in out
     out = run(capsys, "-m", "strategy=guess_check,mcts", "seed=range(0,12)", "measure=false")
     assert "one seed" not in out and re.search(r"Search +12 +1\.\d points +8\d %", out)
+    assert "no arm is tuned" in out
+    out = run(capsys, "-m", "strategy=guess_check,mcts", "seed=0,1", "tuned=countdown", "measure=false")
+    assert "no arm is tuned" not in out
     assert "no suspect" in run(capsys, "measure=false")
     tuned = run(capsys, "learner.lr=1e-3,3e-4", "seed=0,1", "measure=false")
     assert "guess_check runs with several settings: no verdict" in tuned
