@@ -327,7 +327,7 @@ def _remarks(
         notes.append("no suspect beside an arm that it is to be added to: nothing to give a verdict on")
     if found and not any(cell.config.tuning.seeds for cell in plan.cells):
         notes.append(
-            "no arm is tuned, and the learning rate can matter more than the strategy: experiment=tune first, "
+            "no arm is tuned, and the learning rate can matter more than the strategy: experiment=tune, "
             "then tuned=..."
         )
     least = min(arm.budget for arm in arms)

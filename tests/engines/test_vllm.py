@@ -74,6 +74,7 @@ def engine():
     made = VLLMEngine()
     made._policy, made._ledger = tiny_policy(), Ledger()
     made._llm, made._stale, made._awake, made._sleeps = Recorder(), True, True, True
+    made._low = torch.float32
     return made
 
 

@@ -33,10 +33,10 @@ def stage(*overrides, strategy=None):
     [
         # points of the budget, and updates: how near the rehearsal comes
         ("guess_check", "arms", 1.0, 0.05),
-        ("learn_to_correct", "arms", 1.5, 0.1),
+        ("learn_to_correct", "arms", 1.5, 0.15),
         ("process_rewards", "arms", 2.0, 0.15),
         ("mcts", "countdown", 6.0, 0.15),
-        ("full_minus_process", "countdown_whole", 2.0, 0.1),
+        ("full_minus_process", "countdown_whole", 3.0, 0.1),
     ],
 )
 def test_it_spends_as_finished_runs_did(arm, folder, shares, updates):
