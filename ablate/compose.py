@@ -29,7 +29,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablate import devices
+from ablate import devices, synonyms
 from ablate.config import Config, validate_composed
 from ablate.ledger import UNITS
 from ablate.machine import side_by_side
@@ -42,26 +42,6 @@ EXTRAS = {
     "hydra/launcher=submitit_local": "submitit",
     "hydra/launcher=submitit_slurm": "submitit",
     "hydra/launcher=ray": "ray",
-}
-# what others call it
-ALSO = {
-    "learning_rate": "learner.lr",
-    "beta": "learner.kl",
-    "kl_coef": "learner.kl",
-    "epsilon": "learner.clip_low",
-    "epsilon_high": "learner.clip_high",
-    "max_tokens": "sampling.cap",
-    "max_new_tokens": "sampling.cap",
-    "max_completion_length": "sampling.cap",
-    "num_generations": "strategy.source.n",
-    "device": "model.device",
-}
-CHOICES_ALSO = {
-    "task": {"gsm8k": "math"},
-    "strategy": {
-        **dict.fromkeys(("grpo", "ppo", "rloo", "rlvr", "reinforce", "dapo"), "guess_check"),
-        **dict.fromkeys(("prm", "vineppo", "math_shepherd"), "process_rewards"),
-    },
 }
 BUDGETS = tuple(f"budget.{unit}" for unit in UNITS)
 
@@ -261,7 +241,7 @@ def explain(error: Exception) -> UserError:
             return UserError(
                 f"{group}={choice} needs an extra that is not installed: pip install 'ablate[{extra}]'"
             )
-        if other := CHOICES_ALSO.get(group, {}).get(choice):
+        if other := synonyms.CHOICES.get(group, {}).get(choice):
             return UserError(f"unknown {group} {choice}; did you mean {group}={other}?")
         extras = [name.partition("=")[2] for name in EXTRAS if name.startswith(f"{group}=")]
         return UserError(f"unknown {group} {choice}; {nearest(choice, {*(error.options or []), *extras})}")
@@ -292,13 +272,16 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 def _no_such_launcher_key(key: str, overrides: list[str]) -> UserError:
     """A launcher has keys of its own; the basic one, which is the default, next to none."""
-    lines = [line for line in overrides if not line.lstrip("+").startswith("hydra.launcher.")]
-    chosen = hydra.compose("config", lines, return_hydra_config=True).hydra
+    lines = [line for line in overrides if not line.lstrip("+~").startswith("hydra.launcher.")]
+    try:
+        chosen = hydra.compose("config", lines, return_hydra_config=True).hydra
+    except _HYDRA_ERRORS as error:
+        return explain(error)
     name = chosen.runtime.choices["hydra/launcher"]
     if name == "basic":
         return UserError(f"unknown key {key}: choose another launcher, for example hydra/launcher=joblib")
-    error = unknown_key(key, [f"hydra.launcher.{each}" for each in chosen.launcher if each != "_target_"])
-    return UserError(f"hydra/launcher={name}: {error}")
+    known = [f"hydra.launcher.{each}" for each in chosen.launcher if each != "_target_"]
+    return UserError(f"hydra/launcher={name}: {unknown_key(key, known)}")
 
 
 def _prepare(arguments: Sequence[str]) -> list[Override]:
@@ -363,9 +346,14 @@ def _rewrite(override: Override, known: dict[str, list[str]]) -> str:
 def _refuse_alien(override: Override, known: dict[str, list[str]]) -> None:
     """Raises UserError for what another library calls by this name."""
     key, value = override.key_or_group, override.value()
-    if key == "model" and isinstance(value, str) and "/" in value:
+    group, _, choice = f"{key}/{value}".rpartition("/")
+    if group.startswith("model/") and choice not in known.get(group, ()):
         raise UserError(f"model={value} is no choice; did you mean model=pretrained model.path={value}?")
-    other = ALSO.get(key.rpartition(".")[2])
+    if key == "device":
+        raise UserError(
+            "unknown key device; pretrained models have model.device, CUDA_VISIBLE_DEVICES chooses"
+        )
+    other = synonyms.KEYS.get(key.rpartition(".")[2])
     component = any(key.startswith(f"{name}.") for name, is_one in keys(Config).items() if is_one)
     if other and key not in {*keys(Config), *known} and not component:
         raise UserError(f"unknown key {key}; did you mean {other}?")

@@ -168,22 +168,23 @@ class Learner(GRPOTrainer):
             loss=total.item(),
             entropy=entropy / max(1, sum(sum(row.mask) for row in kept)),
             advantage_rms=1.0 / scale,
-            log_ratio=float(self._apart[0] / self._apart[1].clamp(min=1)),
             micro_batches=micro_batches,
         )
-        self._compare(self.report["log_ratio"])
+        if self.state.global_step % self._config.iterations == 0:  # the weights that were sampled from
+            self._compare(float(self._apart[0] / self._apart[1].clamp(min=1)))
         if self._micro_batch_tokens < self._config.micro_batch_tokens:
             self.report["micro_batch_tokens"] = self._micro_batch_tokens
         return total
 
-    def _compare(self, log_ratio: float) -> None:
-        """Say so, once, if the engine samples from another policy than the one that is trained."""
-        fresh = self.state.global_step % self._config.iterations == 0
-        if fresh and log_ratio > FAR and not self._told:
+    def _compare(self, distance: float) -> None:
+        """Record how far the sampler's log-probabilities are from the learner's, on this rank; say so, once,
+        if the engine samples from another policy."""
+        self.report["abs_log_ratio"] = distance
+        if distance > FAR and not self._told:
             self._told = True
             print(
-                f"\nstep {self.state.global_step + 1}: the engine's log-probabilities are {log_ratio:.2g} "
-                "nats a token from the learner's (learner/log_ratio in steps.jsonl): has it other weights?",
+                f"\nstep {self.state.global_step + 1}: the engine's log-probabilities are {distance:.2g} "
+                "nats a token from the learner's (abs_log_ratio in steps.jsonl): has it other weights?",
                 file=sys.stderr,
             )
 

@@ -127,7 +127,9 @@ def unknown_key(key: str, beside: Iterable[str], anywhere: Iterable[str] = ()) -
     """
     beside, anywhere = sorted(beside), list(anywhere)
     if better := _respelt(key, anywhere):
-        return UserError(f"unknown key {key}; did you mean {better}?")
+        around = [name for name in anywhere if name.rpartition(".")[0] == better.rpartition(".")[0]]
+        if nearby := difflib.get_close_matches(better, around, n=1) if around else [better]:
+            return UserError(f"unknown key {key}; did you mean {nearby[0]}?")
     leaf = _leaf(key)
     close = difflib.get_close_matches(leaf, map(_leaf, beside), n=len(beside) or 1)
     likely = [other for other in beside if _leaf(other) in close] or [o for o in anywhere if _leaf(o) == leaf]

@@ -29,6 +29,7 @@ LAYERS = [
         "devices",
         "checkpoint",
         "manifest",
+        "synonyms",
         "ranks",
         "launch",
         "models.flops",

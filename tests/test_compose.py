@@ -40,7 +40,8 @@ BAD = [
     # what others call it
     ("learner.learning_rate=1e-6", "unknown key learner.learning_rate; did you mean learner.lr?"),
     ("max_tokens=64", "unknown key max_tokens; did you mean sampling.cap?"),
-    ("device=cuda", "unknown key device; did you mean model.device?"),
+    ("lerner.lrr=1", "unknown key lerner.lrr; did you mean learner.lr?"),
+    ("device=cuda", "unknown key device; pretrained models have model.device"),
     ("strategy=grpo", "unknown strategy grpo; did you mean strategy=guess_check?"),
     ("task=gsm8k", "unknown task gsm8k; did you mean task=math?"),
     ("model=Qwen/Qwen3-0.6B", "did you mean model=pretrained model.path=Qwen/Qwen3-0.6B?"),

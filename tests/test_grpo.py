@@ -54,6 +54,6 @@ def test_the_distance_between_sampler_and_learner_is_recorded_and_said(tmp_path,
     groups = sampled(make_groups(teach=0.7))
     assert rows_of(groups)
     learner, _ = train(tmp_path, lambda step: groups, config)
-    assert learner.report["log_ratio"] == pytest.approx(shift, abs=1e-5)
+    assert learner.report["abs_log_ratio"] == pytest.approx(shift, abs=1e-5)
     told = capsys.readouterr().err
     assert ("nats a token from the learner's" in told) == (shift > 0.1)

@@ -1,8 +1,8 @@
 """Text generation with the transformers model itself: no second copy of the weights.
 
 Each distinct prefix is read once; its key-value cache is shared out to the samples drawn from it. Rows that
-finish leave the batch. The cache is allocated once per batch and written in place: growing it by
-concatenation, as `DynamicCache` does, makes small models much slower.
+finish leave the batch. The cache is written in place: growing it by concatenation, as `DynamicCache` does,
+makes small models much slower.
 """
 
 from __future__ import annotations

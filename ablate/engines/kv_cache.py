@@ -1,4 +1,4 @@
-"""A key-value cache that is allocated once per batch and written in place."""
+"""A key-value cache that is written in place, in room that doubles as it is used up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ablate.types import UserError
 SPARE = 256  # positions beyond the first call's
 
 
-class PreallocatedLayer(DynamicLayer):
+class InPlaceLayer(DynamicLayer):
     """Keys and values of one layer, (rows, heads, room, head size); `keys` and `values` are views.
 
     capacity: most positions. Room for SPARE is there from the start, and doubles as it is used up.
@@ -83,4 +83,4 @@ def new_cache(model: Any, capacity: int) -> Cache:
             f"engine=hf decodes models with full attention in every layer; {config.model_type} has "
             f"{', '.join(sorted(kinds))}: use engine=vllm"
         )
-    return Cache(layers=[PreallocatedLayer(capacity) for _ in range(config.num_hidden_layers)])
+    return Cache(layers=[InPlaceLayer(capacity) for _ in range(config.num_hidden_layers)])

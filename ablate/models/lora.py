@@ -85,8 +85,8 @@ class AdaptedPolicy(Policy):
         """The whole model with its adapters merged in, one tensor at a time; the model stays as it is.
 
         low: as in `Policy.weights`. In bfloat16 the sums are dithered: the frozen weights lie on its grid, so
-        that rounding to the nearest would give them back wherever a change is below half a step, which most
-        of a run's are (measured in tests/models/test_lora.py).
+        that rounding to the nearest would give them back wherever a change is below half a step, as those of
+        Adam's first steps are (tests/models/test_lora.py).
         """
         import torch
 

@@ -103,7 +103,7 @@ class Policy:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def prompt(self, text: str) -> tuple[int, ...]:
-        """The tokens of a problem's prompt, with the begin token where the tokenizer has one."""
+        """The tokens of a problem's prompt, with the begin token where the tokenizer adds one."""
         if self.format is not None:
             text = self.format.render(text, self.tokenizer)
         return self._begun(text)
@@ -116,13 +116,16 @@ class Policy:
 
     def _begun(self, text: str) -> tuple[int, ...]:
         tokens, bos = self.encode(text), self.tokenizer.bos_token_id
-        begins = bos is not None and (self.format is None or self._begins(bos))
-        return (bos, *tokens) if begins and tokens[:1] != (bos,) else tokens
+        return (bos, *tokens) if self._begins and tokens[:1] != (bos,) else tokens
 
-    def _begins(self, bos: int) -> bool:
-        """Does the tokenizer put the begin token before a text itself? Some only name one: theirs was never
-        read by the model, or means something else (of chat templates, <|im_start|>)."""
-        return self.tokenizer("a").input_ids[:1] == [bos]
+    @cached_property
+    def _begins(self) -> bool:
+        """Does the tokenizer put its begin token before a text? Some only name one: theirs was never read by
+        the model there, or means something else (of chat templates, <|im_start|>)."""
+        bos = self.tokenizer.bos_token_id
+        if bos is None or self.format is None:  # the tiny model's own vocabulary
+            return bos is not None
+        return list(self.tokenizer("a").input_ids)[:1] == [bos]
 
     def decode(self, tokens: list[tuple[int, ...]]) -> list[str]:
         """Texts of completions; one trailing end token is removed."""

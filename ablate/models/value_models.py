@@ -188,11 +188,12 @@ class StepModel:
         config.num_labels = 1
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self._model = AutoModelForTokenClassification.from_config(
-                config, dtype=policy.backbone.dtype if lora else torch.float32
-            )
+            kind = policy.backbone.dtype if lora else torch.float32
+            self._model = AutoModelForTokenClassification.from_config(config, dtype=kind)
         prefix = f"{self._model.base_model_prefix}."
-        weights = {name.removeprefix(prefix): w for name, w in policy.weights() if name.startswith(prefix)}
+        weights = {
+            name.removeprefix(prefix): w for name, w in policy.weights(kind) if name.startswith(prefix)
+        }
         self._model.base_model.load_state_dict(weights)
         self._cache: PrefixCache | None = None
         if keep:

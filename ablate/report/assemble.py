@@ -119,7 +119,7 @@ def _factorial(experiment: Experiment, effects: Effects) -> Factorial | None:
         tuple(missing),
         tuple(effects.claim(each, len(main)) for each in main),
         # the headlines and the main effects have the words: a pair must not get another one here
-        tuple(_wordless(effects.claim(each, len(simple), extend=False), "simple effect") for each in simple),
+        tuple(_wordless(effects.claim(each, len(simple), extend=False), contrasts.SIMPLE) for each in simple),
         tuple(
             _wordless(effects.claim(each, 1), "exploratory")
             for each in (() if missing else contrasts.interactions(grid))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ablate.report.content import Account, Claim, Effect, Report
+from ablate.report.contrasts import SIMPLE
 from ablate.report.verdict import LONGER
 from ablate.report.wording import (
     ACCOUNTS,
@@ -206,7 +207,7 @@ def controls(report: Report) -> Table:
             NOTHING
             if claim.value is None
             else f"{100 * claim.value:+.1f}" + (f" {bounds(claim.interval)}" if claim.interval else ""),
-            claim.word,
+            claim.word + (f" ({'; '.join(claim.caveats)})" if claim.caveats else ""),
             str(claim.seeds),
         )
         for each in report.controls
@@ -217,7 +218,11 @@ def controls(report: Report) -> Table:
 
 
 def _plain(claims: Sequence[Claim], kind: str) -> list[tuple[str, ...]]:
-    return [(name(claim), kind, interval(claim.effect), verdict(claim), _seeds(claim)) for claim in claims]
+    words = [NOTHING if claim.caveats == (SIMPLE,) else verdict(claim) for claim in claims]
+    return [
+        (name(claim), kind, interval(claim.effect), word, _seeds(claim))
+        for claim, word in zip(claims, words, strict=True)
+    ]
 
 
 def ladder(report: Report) -> Table:

@@ -219,6 +219,7 @@ class ControlClaim:
     seeds: int
     problems: int
     settings: dict[str, Any]
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

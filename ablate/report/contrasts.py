@@ -54,6 +54,7 @@ FLOORS = ("guess_check_wide", "rejection_sft", "more_demonstrations")
 ON_ESSAY = "the essay's recipe"
 ESSAY = "essay"  # learn_to_correct by another name: what others are added to
 OUTSIDE = ".Turns"  # credit of two-turn answers: plain decoding does not rank them (SCoRe)
+SIMPLE = "simple effect"  # of the factorial: it has no verdict of its own
 PRIVILEGED = "oracle"
 OWN_VALUES = "monte_carlo"  # the scorer whose values are the policy's own
 

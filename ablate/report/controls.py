@@ -58,6 +58,7 @@ def _claim(found: dict, arms: Iterable[dict]) -> ControlClaim:
         interval=None if interval is None else (float(interval[0]), float(interval[1])),
         seeds=len(effect.get("seeds", ())),
         problems=int(estimate.get("problems", 0)),
+        caveats=tuple(found["caveats"]),
         settings=next((dict(arm["settings"]) for arm in arms if arm["name"] in with_it), {}),
     )
 

@@ -122,7 +122,7 @@ class Effects:
             claim,
             worth=self._worth(pair, effect) if effect.interval else None,
             extended=extended,
-            accounts=self._accounts(contrast, pair, family),
+            accounts=() if caveats == (NOTHING_LEARNED,) else self._accounts(contrast, pair, family),
             by_budget=by_budget,
             slope=self._slope(contrast, family, shares),
             crossings=self._crossings(contrast, family, shares),
@@ -135,10 +135,8 @@ class Effects:
         """The verdict with what must be said of arms that did not learn on every seed."""
         if effect.interval is None or word == "no verdict":
             return word, caveats
-        learned = {
-            arm: seeds_that_learned(self.experiment, arm, effect.seeds, self.margin)
-            for arm, _ in contrast.weights
-        }
+        keys = self._keys(contrast.weights)
+        learned = {arm: seeds_that_learned(self.experiment, arm, keys) for arm, _ in contrast.weights}
         if word == "not needed" and not any(learned.values()):
             return "no verdict", (NOTHING_LEARNED,)
         return word, (*caveats, *of_learning(learned, len(effect.seeds)))
@@ -199,7 +197,11 @@ class Effects:
         runs = [runs[0] for lists in paired.values() for runs in lists]
         shares = {float(row["milestone"]) * run.budget[1] / budget for run in runs for row in run.milestones}
         first = float(max(run.spent("budget")[1] for run in runs)) / budget
-        for share in sorted({share if share >= (1 - NEAR) * first else first for share in shares if share}):
+        due = {share for share in shares if share >= (1 - NEAR) * first}
+        missed = any(0 < share < (1 - NEAR) * first for share in shares)
+        if missed and min(due, default=inf) > (1 + NEAR) * first:
+            due.add(first)
+        for share in sorted(due):
             if share <= 1 and (effect := self.at(contrast, "budget", share * budget, family)):
                 found.append((share, effect))
         return tuple(found)
@@ -258,4 +260,7 @@ class Effects:
         if effect is None:
             return None
         named = "A/A", "none", f"{arm}, another sampling seed", ((arm, 1.0), (arm, -1.0)), ()
-        return Claim(*named, effect, *decide(effect, self.margin))
+        word, caveats = decide(effect, self.margin)
+        if word == "not needed" and not seeds_that_learned(self.experiment, arm, sorted(runs)):
+            word, caveats = "no verdict", (NOTHING_LEARNED,)
+        return Claim(*named, effect, word, caveats)

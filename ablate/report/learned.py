@@ -2,26 +2,39 @@
 
 An interval takes an arm's seeds to scatter about its mean. Where training succeeds on some seeds and not on
 others, a few seeds may all fall on one side, and then they scatter little about the wrong mean
-(`python -m ablate.report.calibration` prints how often). That can be seen only in part, so it is said.
+(`python -m ablate.report.calibration` prints how often). Seeds that are there show it in part, so it is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+
+import numpy as np
 
 from ablate.report.runs import Experiment
 from ablate.report.statistics import LEVEL
 
+ERRORS = 2.0  # standard errors, problems clustered, that accuracy must have gained
 
-def seeds_that_learned(experiment: Experiment, arm: str, seeds: Sequence[int], by: float) -> int:
-    """Of these seeds: how many of the arm's gained more than `by` (a share) from the start to the budget."""
-    gains: dict[int, list[float]] = {}
-    for key in experiment.arm(arm):
+
+def seeds_that_learned(experiment: Experiment, arm: str, keys: Iterable[tuple[int, int]]) -> int:
+    """On how many of the seeds in `keys` (seed, sampling seed) the arm is better at the budget than at its
+    start. Without outcomes per problem at the start nothing is known, and nothing is held against it."""
+    gains: dict[int, list[np.ndarray]] = {}
+    for key in keys:
         start, end = (experiment.read(arm, key, "budget", at) for at in (0.0, experiment.budget))
-        if start is not None and end is not None:
-            gains.setdefault(key[0], []).append(float(end.mean() - start.mean()))
-    # without outcomes per problem at the start nothing is known, and nothing is held against the arm
-    return sum(seed not in gains or sum(gains[seed]) / len(gains[seed]) > by for seed in seeds)
+        if start is None or end is None:
+            start, end = np.zeros(1), np.ones(len(experiment.problems.ids))
+        gains.setdefault(key[0], []).append(end - start)
+    _, cluster = np.unique(experiment.problems.clusters, return_inverse=True)
+    return sum(_gained(np.mean(each, axis=0), cluster) for each in gains.values())
+
+
+def _gained(gains: np.ndarray, cluster: np.ndarray) -> bool:
+    """gains: per problem."""
+    mean = gains.mean()
+    sums = np.bincount(cluster, weights=gains - mean)
+    return bool(mean > ERRORS * np.sqrt((sums**2).sum()) / len(gains))
 
 
 def caveats(learned: dict[str, int], seeds: int) -> tuple[str, ...]:

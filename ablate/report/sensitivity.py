@@ -46,13 +46,18 @@ def _otherwise(control: ControlClaim, report: Report) -> str:
     own = next((arm.settings for arm in report.arms if arm.name == judged), None)
     if own is None:
         return ""
-    keys = [key for key in own if key.count(".") == 1 and not key.endswith("_target_")]
+    keys = [key for key in {**own, **control.settings} if key.count(".") == 1]
     differ = [
-        f"{key} {control.settings[key]} instead of {own[key]}"
+        f"{key.removesuffix('._target_')} {_short(there)} instead of {_short(here)}"
         for key in keys
-        if key in control.settings and control.settings[key] != own[key]
+        if (there := control.settings.get(key)) != (here := own.get(key))
     ]
     return f" (with {', '.join(differ)})" if differ else ""
+
+
+def _short(value: object) -> str:
+    """A value; of a component's name, the last part."""
+    return value.rpartition(".")[2] if isinstance(value, str) else "none" if value is None else str(value)
 
 
 def _helps(claim: Claim | ControlClaim, suspect: str) -> bool:
@@ -60,6 +65,7 @@ def _helps(claim: Claim | ControlClaim, suspect: str) -> bool:
 
 
 def _control(control: Control, claim: ControlClaim) -> str:
+    told = f" ({'; '.join(claim.caveats)})" if claim.caveats else ""
     numbers = ""
     if claim.value is not None:
         numbers = f" {points(claim.value)} points"
@@ -68,5 +74,5 @@ def _control(control: Control, claim: ControlClaim) -> str:
     return (
         f"Control experiment {control.experiment} ({control.task}, {amount(control.budget)} "
         f"{UNITS.get(control.unit, control.unit)}, margin {100 * control.margin:g}): {claim.title} on top of "
-        f"{claim.on}: {claim.word}.{numbers}" + ("." if numbers else "")
+        f"{claim.on}: {claim.word}{told}.{numbers}" + ("." if numbers else "")
     )

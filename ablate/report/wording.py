@@ -83,8 +83,8 @@ def numbers(claim: Claim, report: Report) -> str:
     if claim.word == "inconclusive" and report.look is None:
         seeds, enough = len(claim.effect.seeds), claim.seeds_to_settle
         out += "; " + (
-            f"about {enough} seeds would settle it, if the effect is what was found; to read it again is "
-            f"a second look (looks={seeds},{enough})"
+            f"about {max(enough, seeds + 1)} seeds would settle it, if the effect is what was found (a "
+            "second look, which errs more often)"
             if enough
             else "if the effect is what was found, not even 1000 seeds settle it on these problems"
         )

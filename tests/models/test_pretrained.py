@@ -10,6 +10,7 @@ from word_problems import SYSTEM, WordProblems, make_model
 
 from ablate.models.format import Format
 from ablate.models.lora import LoRA
+from ablate.models.policy import Policy
 from ablate.models.pretrained import Pretrained
 from ablate.types import UserError
 
@@ -61,15 +62,20 @@ def test_a_begin_token_is_added_where_the_tokenizer_adds_it(folder):
     from tokenizers.processors import TemplateProcessing
 
     policy, _ = Pretrained(str(folder), format=Format(prompt="{problem}")).load(TASK, 0, folder)
-    plain, begin = policy.encode("1 + 1?"), "<|im_start|>"
-    assert policy.prompt("1 + 1?") == plain
-    policy.tokenizer.bos_token = begin
-    assert policy.prompt("1 + 1?") == plain
-    bos = policy.tokenizer.bos_token_id
-    policy.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+    tokenizer, begin = policy.tokenizer, "<|im_start|>"
+    plain = policy.encode("1 + 1?")
+
+    def prompt():
+        return Policy(policy.model, tokenizer, policy.format).prompt("1 + 1?")
+
+    assert prompt() == plain
+    tokenizer.bos_token = begin
+    assert prompt() == plain
+    bos = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{begin} $A", special_tokens=[(begin, bos)]
     )
-    assert policy.prompt("1 + 1?") == (bos, *plain) and policy.encode("1 + 1?") == plain
+    assert prompt() == (bos, *plain) and policy.encode("1 + 1?") == plain
 
 
 def test_reasoning_is_hidden_from_the_verifier(folder):
