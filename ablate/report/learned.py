@@ -14,7 +14,8 @@ import numpy as np
 from ablate.report.runs import Experiment
 from ablate.report.statistics import LEVEL
 
-ERRORS = 2.0  # standard errors, problems clustered, that accuracy must have gained
+# what accuracy must have gained: standard errors, problems clustered, and at least this share
+ERRORS, LEAST = 2.0, 0.01
 
 
 def seeds_that_learned(experiment: Experiment, arm: str, keys: Iterable[tuple[int, int]]) -> int:
@@ -34,7 +35,7 @@ def _gained(gains: np.ndarray, cluster: np.ndarray) -> bool:
     """gains: per problem."""
     mean = gains.mean()
     sums = np.bincount(cluster, weights=gains - mean)
-    return bool(mean > ERRORS * np.sqrt((sums**2).sum()) / len(gains))
+    return bool(mean > max(ERRORS * np.sqrt((sums**2).sum()) / len(gains), LEAST))
 
 
 def caveats(learned: dict[str, int], seeds: int) -> tuple[str, ...]:
