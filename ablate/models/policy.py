@@ -116,16 +116,16 @@ class Policy:
 
     def _begun(self, text: str) -> tuple[int, ...]:
         tokens, bos = self.encode(text), self.tokenizer.bos_token_id
-        return (bos, *tokens) if self._begins and tokens[:1] != (bos,) else tokens
+        begins = bos is not None and tokens[:1] != (bos,) and self._begins
+        return (bos, *tokens) if begins else tokens
 
     @cached_property
     def _begins(self) -> bool:
         """Does the tokenizer put its begin token before a text? Some only name one: theirs was never read by
         the model there, or means something else (of chat templates, <|im_start|>)."""
-        bos = self.tokenizer.bos_token_id
-        if bos is None or self.format is None:  # the tiny model's own vocabulary
-            return bos is not None
-        return list(self.tokenizer("a").input_ids)[:1] == [bos]
+        if self.format is None:  # the tiny model's own vocabulary
+            return True
+        return list(self.tokenizer("a").input_ids)[:1] == [self.tokenizer.bos_token_id]
 
     def decode(self, tokens: list[tuple[int, ...]]) -> list[str]:
         """Texts of completions; one trailing end token is removed."""

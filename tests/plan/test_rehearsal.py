@@ -37,7 +37,7 @@ def stage(*overrides, strategy=None):
         ("learn_to_correct", "arms", 1.5, 0.15),
         ("process_rewards", "arms", 2.0, 0.15),
         ("mcts", "countdown", 6.0, 0.15),
-        ("full_minus_process", "countdown_whole", 3.0, 0.1),
+        ("full_minus_process", "countdown_whole", 5.0, 0.1),
     ],
 )
 def test_it_spends_as_finished_runs_did(arm, folder, shares, updates):
