@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ablate.runtime import one_gpu
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -19,8 +21,6 @@ def arguments(
 ) -> Any:
     """Its GRPOConfig; batch sizes are placeholders, the learner cuts batches itself."""
     from trl import GRPOConfig
-
-    from ablate.runtime import one_gpu
 
     return one_gpu(
         GRPOConfig(

@@ -43,7 +43,7 @@ PER_ROW = ("grpo", "sapo", "dr_grpo", "luspo")
 PER_TOKEN = ("bnpo",)
 PER_BATCH = ("dapo", "cispo", "vespo")
 LOSS_TYPES = PER_ROW + PER_TOKEN + PER_BATCH
-FAR = 0.1  # nats a token between sampler and learner: rounding is a tenth of that
+FAR = 0.1  # nats a token between sampler and learner: more than rounding explains
 
 
 class NonFiniteLoss(RuntimeError):

@@ -19,9 +19,12 @@ def test_of_several_visible_gpus_a_trainer_takes_one(tmp_path):
     assert many.train_batch_size == 256 and one_gpu(many).train_batch_size == 32
 
 
-def test_dropout_is_off_and_gpus_are_one(tmp_path, policy):
+def test_dropout_is_off_and_gpus_are_one(tmp_path, policy, monkeypatch):
+    given = []
+    monkeypatch.setattr("ablate.grpo.one_gpu", lambda made: given.append(made) or one_gpu(made))
     made = arguments(policy, make_config(), SamplingConfig(), tmp_path, 0)
     assert made.disable_dropout and made.n_gpu <= 1 and made.seed == 0
+    assert given == [made]  # no machine of the tests has several GPUs
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])

@@ -164,11 +164,10 @@ def _unread(report: Report) -> list[str]:
 def _account(found: Account | None, claim: Claim) -> str:
     if found is None:
         return NOTHING
-    caveats = f" ({'; '.join(found.caveats)})" if found.caveats else ""
     at = f"{amount(found.effect.level)} {ACCOUNTS[found.effect.axis]}"
     if claim.effect is None or found.effect.seeds != claim.effect.seeds:
         at += f", {count(len(found.effect.seeds), 'seed')}"
-    return f"{interval(found.effect)} {found.word}{caveats}, at {at}"
+    return f"{interval(found.effect)} {verdict(found)}, at {at}"
 
 
 def factorial(report: Report) -> Table:
@@ -207,7 +206,7 @@ def controls(report: Report) -> Table:
             NOTHING
             if claim.value is None
             else f"{100 * claim.value:+.1f}" + (f" {bounds(claim.interval)}" if claim.interval else ""),
-            claim.word + (f" ({'; '.join(claim.caveats)})" if claim.caveats else ""),
+            verdict(claim),
             str(claim.seeds),
         )
         for each in report.controls
@@ -233,7 +232,7 @@ def ladder(report: Report) -> Table:
             rung.arm,
             SCORERS.get(rung.scorer, rung.scorer),
             interval(rung.at_budget),
-            rung.word + (f" ({'; '.join(rung.caveats)})" if rung.caveats else ""),
+            verdict(rung),
             interval(rung.at_updates),
             f"{100 * rung.price:.1f}",
             *(f"{rung.quality[each]:.3g}" if each in rung.quality else NOTHING for each in names),

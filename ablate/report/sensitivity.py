@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ablate.report.content import Claim, Control, ControlClaim, Report
-from ablate.report.wording import UNITS, amount, bounds, count, points
+from ablate.report.wording import UNITS, amount, bounds, count, points, verdict
 
 # suspect -> what it takes to have been seen before "not needed" says much
 SENSITIVE = {"search": "search", "process": "process rewards"}
@@ -65,7 +65,6 @@ def _helps(claim: Claim | ControlClaim, suspect: str) -> bool:
 
 
 def _control(control: Control, claim: ControlClaim) -> str:
-    told = f" ({'; '.join(claim.caveats)})" if claim.caveats else ""
     numbers = ""
     if claim.value is not None:
         numbers = f" {points(claim.value)} points"
@@ -74,5 +73,5 @@ def _control(control: Control, claim: ControlClaim) -> str:
     return (
         f"Control experiment {control.experiment} ({control.task}, {amount(control.budget)} "
         f"{UNITS.get(control.unit, control.unit)}, margin {100 * control.margin:g}): {claim.title} on top of "
-        f"{claim.on}: {claim.word}{told}.{numbers}" + ("." if numbers else "")
+        f"{claim.on}: {verdict(claim)}.{numbers}" + ("." if numbers else "")
     )

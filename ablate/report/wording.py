@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.report.content import Arm, Claim, Effect, Report, Worth
+from ablate.report.content import Account, Arm, Claim, ControlClaim, Effect, Report, Rung, Worth
 from ablate.report.contrasts import ON_ESSAY
 from ablate.report.verdict import LONGER
 
@@ -55,8 +55,7 @@ def sentences(report: Report) -> list[str]:
 
 def sentence(claim: Claim, report: Report) -> str:
     """`Search on top of guess + check: not needed. -0.1 points [-1.4, +1.2] at 3e12 FLOPs, ...`"""
-    caveats = f" ({'; '.join(claim.caveats)})" if claim.caveats else ""
-    head = f"{claim.title} on top of {claim.on}: {claim.word}{caveats}."
+    head = f"{claim.title} on top of {claim.on}: {verdict(claim)}."
     return f"{head} {numbers(claim, report)}".rstrip()
 
 
@@ -197,7 +196,7 @@ def name(claim: Claim) -> str:
     return f"{claim.title} on {claim.on}"
 
 
-def verdict(claim: Claim) -> str:
+def verdict(claim: Claim | ControlClaim | Account | Rung) -> str:
     """The word with what must be said with it."""
     return claim.word + (f" ({'; '.join(claim.caveats)})" if claim.caveats else "")
 
